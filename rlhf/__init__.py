@@ -1,0 +1,1 @@
+"""What the services share: contracts, clients, serving, artifacts and language-model code."""

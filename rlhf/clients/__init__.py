@@ -1,0 +1,1 @@
+"""HTTP clients of policy, reward and trainer: retries and typed errors."""

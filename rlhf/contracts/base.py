@@ -1,0 +1,35 @@
+"""What all messages share: unknown fields are refused by name, and names of artifacts have one grammar."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+ARTIFACT_NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+ARTIFACT_REF_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}@[0-9]{1,9}$"
+
+ArtifactRef = Annotated[str, StringConstraints(pattern=ARTIFACT_REF_PATTERN)]
+"""`job@version`: a published adapter or reward model. No paths, no URLs."""
+
+
+class Contract(BaseModel):
+    """A message: unknown fields are refused with their name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Message(Contract):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+Prompt = str | Annotated[list[Message], Field(min_length=1)]
+"""A prompt: text, taken as one user turn, or a conversation."""
+
+
+def prompt_messages(prompt: Prompt) -> list[Message]:
+    """The prompt as a conversation: plain text becomes one user turn."""
+    return [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt

@@ -1,0 +1,194 @@
+"""Jobs: what users submit, what they read back. Every setting is documented and bounded where it is defined."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from rlhf.contracts.base import ArtifactRef, Contract, Prompt
+from rlhf.contracts.reward import Aggregation
+
+
+class LoraConfig(Contract):
+    """Low-rank adapters (2106.09685) on the attention and MLP projections of the upper layers."""
+
+    r: int = Field(16, ge=1, le=256, description="rank")
+    alpha: float = Field(32.0, gt=0, description="scale: the update is (alpha / r)·BA")
+    top_layers: int | None = Field(
+        None, ge=1, description="adapt only the last so many layers, compute the rest once a step; null: all"
+    )
+
+
+class KlConfig(Contract):
+    """Weight β of the KL penalty against the reference policy."""
+
+    schedule: Literal["adaptive", "fixed", "linear"] = Field("adaptive", description="how β moves (linear: to 0)")
+    beta: float = Field(0.1, ge=0, le=100, description="β at the start")
+    target: float = Field(6.0, gt=0, description="adaptive: KL per sequence to hold, nats")
+    horizon: int = Field(10_000, ge=1, description="adaptive: samples over which β may move by 20 %")
+
+
+class RolloutConfig(Contract):
+    """How each step's responses are sampled. Penalties are allowed; importance weights then correct for them."""
+
+    prompts_per_step: int = Field(16, ge=1, le=65536, description="prompts of one PPO step")
+    samples_per_prompt: int = Field(4, ge=1, le=128, description="responses per prompt; >1 gives a group baseline")
+    shards: int = Field(1, ge=1, le=4096, description="rollout tasks a step is cut into")
+    max_new_tokens: int = Field(64, ge=1, le=8192, description="length limit of a response, tokens")
+    temperature: float = Field(1.0, gt=0, le=10, description="the learner divides its logits by the same")
+    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    no_repeat_ngram_size: int = Field(0, ge=0, le=64)
+    missing_eos_penalty: float = Field(1.0, ge=0, description="subtracted when the length limit cut a response")
+    max_failed_fraction: float = Field(
+        0.25, ge=0, le=1, description="of a step's samples; above it the job fails with the reason"
+    )
+
+    @model_validator(mode="after")
+    def _shards_hold_whole_prompts(self) -> Self:
+        if self.shards > self.prompts_per_step:
+            raise ValueError(
+                f"shards={self.shards} exceeds prompts_per_step={self.prompts_per_step}; lower shards to it or less"
+            )
+        return self
+
+
+class PpoUpdateConfig(Contract):
+    """The update (1707.06347) over one step's batch."""
+
+    epochs: int = Field(2, ge=1, le=64, description="passes over the batch")
+    minibatches: int = Field(2, ge=1, le=1024, description="optimiser steps an epoch")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="AdamW")
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0, description="PPO steps over which the learning rate rises from 0")
+    max_grad_norm: float = Field(1.0, gt=0)
+    clip_ratio: float = Field(0.2, gt=0, lt=1)
+    clip_value: float = Field(0.2, gt=0, description="value clipping range, same unit as the reward")
+    value_coefficient: float = Field(0.1, ge=0)
+    gamma: float = Field(1.0, ge=0, le=1, description="discount")
+    lam: float = Field(0.95, ge=0, le=1, description="GAE λ")
+    baseline: Literal["group", "none"] = Field(
+        "group", description="subtract the mean reward of the prompt's other samples (2402.14740)"
+    )
+    whiten_advantages: bool = True
+    importance_cap: float = Field(2.0, ge=1, description="cap C of the truncated importance weight")
+    max_kl_per_epoch: float | None = Field(
+        None, gt=0, description="stop a step's epochs when the KL per token to the old policy passes this"
+    )
+    tokens_per_microbatch: int = Field(4096, ge=64, description="memory bound: tokens of one forward-backward pass")
+
+
+class PpoJobConfig(Contract):
+    """`POST /jobs` with kind ppo."""
+
+    kind: Literal["ppo"]
+    prompts: list[Prompt] = Field(min_length=1, max_length=1_000_000)
+    reward_model: ArtifactRef
+    aggregation: Aggregation = Field(default_factory=Aggregation)
+    steps: int = Field(100, ge=1, le=1_000_000)
+    seed: int = Field(0, ge=0, lt=2**31)
+    rollout: RolloutConfig = Field(default_factory=RolloutConfig)
+    update: PpoUpdateConfig = Field(default_factory=PpoUpdateConfig)
+    kl: KlConfig = Field(default_factory=KlConfig)
+    lora: LoraConfig = Field(default_factory=LoraConfig)
+    checkpoint_every: int = Field(1, ge=1, description="steps; batches are acknowledged only after a checkpoint")
+
+
+class PreferencePair(Contract):
+    """One comparison, conversational or plain; extra columns of the source are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    prompt: Prompt
+    chosen: Prompt = Field(description="text, or a conversation of one assistant turn")
+    rejected: Prompt
+    margin: float = Field(0.0, ge=0, description="how much better chosen is; scaled by the job's margin_scale")
+    split: Literal["train", "heldout"] | None = Field(
+        None,
+        description="null: split by prompt at validation_fraction; pairs with one prompt stay on one side",
+    )
+
+
+class RewardModelJobConfig(Contract):
+    """`POST /jobs` with kind reward_model. Depth, split and pooling: see docs/decisions."""
+
+    kind: Literal["reward_model"]
+    pairs: list[PreferencePair] = Field(min_length=2, max_length=1_000_000)
+    members: int = Field(5, ge=1, le=32, description="K")
+    trunk_layers: int = Field(15, ge=1, description="layers of the backbone that are used; members adapt the last")
+    member_layers: int = Field(1, ge=0, description="of trunk_layers, the last so many with a LoRA per member")
+    lora_r: int = Field(8, ge=1, le=256)
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    weight_decay: float = Field(0.01, ge=0)
+    epochs: int = Field(5, ge=1, le=5, description="at most; early stopping on validation loss")
+    patience: int = Field(1, ge=1, description="epochs without a better validation loss before stopping")
+    batch_size: int = Field(32, ge=1, le=4096, description="pairs")
+    margin_scale: float = Field(0.0, ge=0, description="the loss's margin is margin_scale × the pair's margin")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    centring: float = Field(0.01, ge=0, description="η of η·(s_chosen + s_rejected)²")
+    validation_fraction: float = Field(0.2, gt=0, lt=1, description="share of prompts, where pairs name no split")
+    max_length: int = Field(1024, ge=8, description="tokens; longer prompts are cut from the left")
+    seed: int = Field(0, ge=0, lt=2**31)
+
+
+JobConfig = Annotated[PpoJobConfig | RewardModelJobConfig, Field(discriminator="kind")]
+
+
+class JobState(StrEnum):
+    """queued → running ⇄ paused → succeeded | failed | cancelled."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether the job can no longer change."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class JobEvent(Contract):
+    """Something worth telling the user. Watchdogs use kind `watchdog` and give value, threshold and hint in data."""
+
+    id: str = Field(description="position in the job's event stream")
+    time: float = Field(description="seconds since the epoch")
+    kind: Literal["state", "progress", "watchdog", "log", "published"]
+    level: Literal["info", "warning", "error"] = "info"
+    name: str
+    message: str
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class JobStatus(Contract):
+    """`GET /jobs/{id}`."""
+
+    id: str
+    kind: Literal["ppo", "reward_model"]
+    state: JobState
+    step: int
+    total_steps: int
+    progress: float = Field(ge=0, le=1)
+    eta_s: float | None = Field(description="seconds left at the present pace; null when unknown")
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    last_metrics: dict[str, float]
+    reason: str | None = Field(description="why it failed, paused or was cancelled")
+    attempts: int = Field(description="how many times a worker began it; >1 after a crash")
+
+
+class MetricsSeries(Contract):
+    """`GET /jobs/{id}/metrics`: one row a step, in order."""
+
+    rows: list[dict[str, Any]]
+
+
+class ArtifactFile(Contract):
+    """One downloadable file of a job."""
+
+    path: str
+    bytes: int

@@ -1,0 +1,154 @@
+"""Bodies of the policy service: the native dialect and TGI's `/generate`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from rlhf.contracts.base import ArtifactRef, Contract, Prompt
+
+FinishReason = Literal["eos_token", "stop_sequence", "length"]
+
+
+class SamplingParams(Contract):
+    """How responses are sampled. The defaults sample the plain policy; a server may cap the limits."""
+
+    max_new_tokens: int = Field(64, ge=1, le=32768, description="most tokens of a response, EOS included")
+    min_new_tokens: int = Field(0, ge=0, le=32768, description="EOS is not sampled before this many tokens")
+    temperature: float = Field(1.0, ge=0.0, le=100.0, description="0 means greedy; logits are divided by it")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="nucleus: the smallest set with this probability")
+    top_k: int = Field(0, ge=0, description="keep the k most likely tokens; 0 means all")
+    repetition_penalty: float = Field(
+        1.0, gt=0.0, le=10.0, description="CTRL penalty over prompt and response tokens; 1 means none"
+    )
+    no_repeat_ngram_size: int = Field(
+        0, ge=0, le=64, description="no n-gram of this size occurs twice in prompt and response; 0 means off"
+    )
+    stop: list[str] = Field(default_factory=list, max_length=16, description="texts that end a response")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="the same seed gives the same text; null draws one")
+    n: int = Field(1, ge=1, le=128, description="samples per prompt; the prompt is prefilled once")
+
+
+class ReturnOptions(Contract):
+    """Which extras an answer carries."""
+
+    token_ids: bool = False
+    logprobs: bool = False
+    prompt_token_ids: bool = False
+
+
+class GenerateRequest(Contract):
+    """`POST /generate`, native dialect."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    prompts: list[Prompt] = Field(min_length=1, max_length=1024)
+    adapter: ArtifactRef | None = Field(None, description="`job@version`; null is the base model")
+    sampling: SamplingParams = Field(default_factory=SamplingParams)
+    returns: ReturnOptions = Field(default_factory=ReturnOptions, alias="return")
+
+
+class Generation(Contract):
+    """One sampled response."""
+
+    prompt_index: int = Field(description="index into the request's prompts")
+    sample_index: int = Field(description="0..n-1 within the prompt")
+    text: str = Field(description="the response without EOS and without the stop text")
+    finish_reason: FinishReason
+    generated_tokens: int = Field(description="response tokens, EOS included")
+    token_ids: list[int] | None = Field(None, description="response token ids, EOS included when sampled")
+    behavior_logprobs: list[float] | None = Field(
+        None, description="natural log-probability of each token under the distribution sampled from"
+    )
+    model_logprobs: list[float] | None = Field(
+        None, description="natural log-probability of each token under the plain model at this temperature"
+    )
+    prompt_token_ids: list[int] | None = None
+    seed: int = Field(description="the seed this sample was drawn with")
+
+
+class GenerateTimings(Contract):
+    """Seconds."""
+
+    queue_s: float
+    inference_s: float
+
+
+class GenerateResponse(Contract):
+    """Generations in order of prompt, then sample."""
+
+    model: str
+    adapter: ArtifactRef | None
+    policy_version: int = Field(description="the adapter's version; 0 for the base model")
+    results: list[Generation]
+    timings: GenerateTimings
+
+
+class TgiParameters(Contract):
+    """`parameters` of TGI's GenerateRequest; ranges are TGI's own."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    adapter_id: ArtifactRef | None = None
+    best_of: Annotated[int, Field(ge=1)] | None = None
+    decoder_input_details: bool = False
+    details: bool = False
+    do_sample: bool = False
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    grammar: dict[str, Any] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    no_repeat_ngram_size: Annotated[int, Field(ge=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    return_full_text: bool | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
+    stop: list[str] = Field(default_factory=list, max_length=4)
+    temperature: Annotated[float, Field(gt=0)] | None = None
+    top_k: Annotated[int, Field(gt=0)] | None = None
+    top_n_tokens: Annotated[int, Field(ge=0)] | None = None
+    top_p: Annotated[float, Field(gt=0, lt=1)] | None = None
+    truncate: Annotated[int, Field(ge=0)] | None = None
+    typical_p: Annotated[float, Field(gt=0, lt=1)] | None = None
+    watermark: bool = False
+
+
+class TgiRequest(Contract):
+    """`POST /generate`, TGI dialect."""
+
+    inputs: str
+    parameters: TgiParameters | None = None
+    stream: bool = False
+
+
+class TgiToken(Contract):
+    """One token of TGI's details."""
+
+    id: int
+    text: str
+    logprob: float
+    special: bool
+
+
+class TgiPrefillToken(Contract):
+    """One prompt token of TGI's details."""
+
+    id: int
+    text: str
+    logprob: float | None = None
+
+
+class TgiDetails(Contract):
+    """TGI's `details`."""
+
+    finish_reason: FinishReason
+    generated_tokens: int
+    seed: int | None
+    prefill: list[TgiPrefillToken]
+    tokens: list[TgiToken]
+
+
+class TgiResponse(Contract):
+    """TGI's GenerateResponse."""
+
+    generated_text: str
+    details: TgiDetails | None = None

@@ -1,0 +1,1 @@
+"""How every HTTP service is built: app factory, errors, auth, limits, health, metrics, logs."""

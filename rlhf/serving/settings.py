@@ -1,0 +1,49 @@
+"""Settings that every HTTP service shares, read from the environment. Not the settings of one service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Device = Literal["cpu", "cuda"]
+
+
+class ServiceSettings(BaseSettings):
+    """Environment variables with the prefix `RLHF_`; each service adds its own fields."""
+
+    model_config = SettingsConfigDict(env_prefix="RLHF_", extra="ignore", secrets_dir=None)
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 in containers")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 lets the system choose")
+    api_key: SecretStr | None = Field(None, description="key that requests carry as `Authorization: Bearer KEY`")
+    api_key_file: Path | None = Field(None, description="file with the key, in place of api_key")
+    allow_no_key: bool = Field(False, description="serve without a key although the host is not loopback")
+    max_body_bytes: int = Field(32 * 2**20, ge=1024, description="larger request bodies answer 413")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="of the JSON-lines log")
+
+    @model_validator(mode="after")
+    def _read_key_and_refuse_open_doors(self) -> Self:
+        if self.api_key is None and self.api_key_file is not None:
+            self.api_key = SecretStr(self.api_key_file.read_text().strip())
+        if self.api_key is not None and not self.api_key.get_secret_value():
+            raise ValueError("the API key is empty; set RLHF_API_KEY to a non-empty text or unset it")
+        if self.api_key is None and self.host not in ("127.0.0.1", "localhost", "::1") and not self.allow_no_key:
+            raise ValueError(
+                f"host={self.host} is reachable from other machines and no API key is set; "
+                "set RLHF_API_KEY or RLHF_API_KEY_FILE, or RLHF_ALLOW_NO_KEY=true on a closed network"
+            )
+        return self
+
+
+class TorchSettings(BaseSettings):
+    """Settings of every process that computes with torch."""
+
+    model_config = SettingsConfigDict(env_prefix="RLHF_", extra="ignore")
+
+    model: str = Field(description="the base model: a local folder or a Hub id")
+    device: Device = Field("cpu", description="where tensors live")
+    threads: int = Field(0, ge=0, le=1024, description="torch threads; 0 leaves torch's own choice")
+    store: Path = Field(Path("runs/store"), description="root of the artifact store, shared by all processes")

@@ -1,0 +1,1 @@
+"""The policy service: serves a language model and hot-loads LoRA adapters."""

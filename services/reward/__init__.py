@@ -1,0 +1,1 @@
+"""The reward service: scores of an ensemble, their mean and their uncertainty."""

@@ -1,0 +1,1 @@
+"""The trainer: job API, rollout workers, PPO learner and reward-model training."""

@@ -1,0 +1,1 @@
+"""The experience stream: push once, pull, acknowledge. No torch."""

@@ -1,0 +1,1 @@
+"""Jobs: record, lease, events, Celery app and tasks."""

@@ -1,0 +1,1 @@
+"""PPO: pure functions of tensors, the learner that applies them, its checkpoints."""

@@ -1,0 +1,1 @@
+"""Reward-model training: data, losses, metrics, the training job."""

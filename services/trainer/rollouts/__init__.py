@@ -1,0 +1,1 @@
+"""What a rollout task does. No torch."""
