@@ -1,0 +1,76 @@
+# One command each; every command does its own set-up, and a second run installs nothing.
+#   make demo ARGS="--steps 3"   the whole loop: reward model, PPO, report in runs/demo
+#   make serve                   the same services, for your own requests
+#   make test | make check       everything but containers | lint, types, layers and unit tests in a minute
+#   make test-containers         the images and the Compose stack, on a Docker engine
+#   make bench-NAME              one published figure: benchmarks/NAME.py (bench-demo-seeds: demo_seeds.py)
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check lint test-containers clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+# Two spinning OpenMP threads each in two processes slow each other down several times: wait passively.
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+# -qq: errors only.
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+
+help:
+	@sed -n '2,7s/^# *//p' Makefile
+
+demo: $(VENV)/.installed-demo
+	@exec $(BIN)/rlhf demo $(ARGS)
+
+serve: $(VENV)/.installed-demo
+	@exec $(BIN)/rlhf serve $(ARGS)
+
+test: lint
+	$(BIN)/pytest $(ARGS)
+
+check: lint
+	$(BIN)/pytest tests/unit $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/typos
+
+test-containers: $(VENV)/.installed-dev
+	$(BIN)/pytest tests/containers $(ARGS)
+
+bench-%: $(VENV)/.installed-demo
+	@exec $(BIN)/python -m benchmarks.$(subst -,_,$*) $(ARGS)
+
+clean:
+	rm -rf $(VENV) runs build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find rlhf services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@for python in $(PYTHON) python3.11 python3 python; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "Making $(VENV) with $$python"; exec $$python -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo "No Python 3.11 or later found as python3.11, python3 or python; install one, or say make PYTHON=/path/to/it" >&2; exit 1
+
+# torch first and by itself: with the index of a CPU build configured in pip, that build is then kept.
+$(VENV)/.installed-torch: | $(VENV)/bin/python
+	@echo "Installing torch (once)"
+	@$(PIP_INSTALL) torch==2.13.0
+	@touch $@
+
+$(VENV)/.installed-demo: pyproject.toml constraints.txt $(VENV)/.installed-torch
+	@echo "Installing the packages of the demo (once)"
+	@$(PIP_INSTALL) -e '.[demo]'
+	@touch $@
+
+# dev contains demo, so after it the demo has nothing left to install.
+$(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.installed-torch
+	@echo "Installing the packages of the tests (once)"
+	@$(PIP_INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.installed-demo
