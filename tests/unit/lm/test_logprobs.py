@@ -33,7 +33,7 @@ def test_value_and_gradient_equal_autograd_of_log_softmax_across_chunks() -> Non
     hidden.grad = None
     logprobs, entropy = token_logprobs(hidden, weight, targets, tau)
     logprobs.backward(upstream)
-    torch.testing.assert_close(logprobs, gathered.detach().float())
+    torch.testing.assert_close(logprobs, gathered.detach().float(), rtol=1e-5, atol=1e-5)
     # float32: log Z - Σ p·logit cancels where the entropy is near 0
     torch.testing.assert_close(entropy, -(reference.exp() * reference).sum(-1).detach().float(), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(hidden.grad, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(hidden.grad, expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,122 @@
+"""Checkpoints of a PPO run: whole or absent, verified on load, the newest few kept. No pickle.
+
+Everything random derives from (seed, step, epoch), so there is no generator state to keep: weights, optimiser moments,
+the KL controller and the metrics so far are the whole state.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rlhf.artifacts.store import sync_folder, verify_manifest, write_manifest
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a resumed run starts from.
+
+    Attributes:
+        step: the next step to do.
+        parameters: by name.
+        moments: AdamW's state by `{parameter}.{key}`.
+        state: the KL controller and other small state.
+        history: one row of metrics for each finished step.
+    """
+
+    step: int
+    parameters: dict[str, Tensor]
+    moments: dict[str, Tensor]
+    state: dict[str, Any]
+    history: list[dict[str, float]]
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+) -> None:
+    """Writes `folder/step-N`, durable when this returns (temporary folder, fsync, rename), and prunes older ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target, temporary = folder / f"step-{step:08d}", folder / f".{uuid.uuid4().hex}"
+    temporary.mkdir()
+    try:
+        save_file(
+            {n: p.detach().cpu().contiguous() for n, p in parameters.items()}, temporary / "parameters.safetensors"
+        )
+        save_file(_moments(parameters, optimizer), temporary / "optimizer.safetensors")
+        (temporary / "state.json").write_text(json.dumps({"step": step, "state": state, "history": list(history)}))
+        write_manifest(temporary)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+        sync_folder(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for old in sorted(folder.glob("step-*"))[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def load_newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint, or None when there is none.
+
+    Raises:
+        Conflict: the newest is damaged; names the file. Remove that folder to go on from the one before.
+    """
+    folders = sorted(folder.glob("step-*"))
+    if not folders:
+        return None
+    verify_manifest(folders[-1])
+    saved = json.loads((folders[-1] / "state.json").read_text())
+    return Checkpoint(
+        step=saved["step"],
+        parameters=load_file(folders[-1] / "parameters.safetensors"),
+        moments=load_file(folders[-1] / "optimizer.safetensors"),
+        state=saved["state"],
+        history=saved["history"],
+    )
+
+
+def restore(checkpoint: Checkpoint, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    """Puts weights and optimiser moments back, bit for bit.
+
+    Raises:
+        ValueError: the checkpoint belongs to another model or adapter.
+    """
+    if set(checkpoint.parameters) != set(parameters):
+        odd = sorted(set(checkpoint.parameters) ^ set(parameters))[0]
+        raise ValueError(
+            f"the checkpoint and the model do not have the same parameters, such as {odd}; was RLHF_MODEL changed?"
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(checkpoint.parameters[name])
+            moments = {
+                key: checkpoint.moments[f"{name}.{key}"].to(parameter.device if key != "step" else "cpu")
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{name}.{key}" in checkpoint.moments
+            }
+            if moments:
+                optimizer.state[parameter] = moments
+
+
+def _moments(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": value.detach().cpu().contiguous()
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }

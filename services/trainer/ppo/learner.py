@@ -1,0 +1,235 @@
+"""The PPO learner: pulls a step's experience, learns from it, checkpoints, publishes and acknowledges."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlhf.contracts.jobs import PpoJobConfig
+from rlhf.evaluation.text_metrics import rep_n
+from rlhf.lm.loading import LanguageModel
+from services.trainer.experience.batch import ExperienceBatch
+from services.trainer.jobs.handle import JobHandle
+from services.trainer.ppo.actor import Actor
+from services.trainer.ppo.advantages import explained_variance, gae, whiten
+from services.trainer.ppo.checkpoint import load_newest, restore, save_checkpoint
+from services.trainer.ppo.collate import Rollout, collate, split_by_tokens
+from services.trainer.ppo.kl import KlController, estimate_kl
+from services.trainer.ppo.rewards import leave_one_out, sequence_rewards, shape_rewards
+from services.trainer.ppo.schedule import derive_seed, learning_rate, rollout_tasks
+from services.trainer.ppo.update import Targets, update_policy
+from services.trainer.ppo.watchdogs import Alert, watch
+
+log = logging.getLogger(__name__)
+
+
+class TrainingStopped(RuntimeError):
+    """The run cannot go on; the message says why and what to do. The last good checkpoint is kept."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The learner's own passes over a rollout, all [B, T] on the CPU, 0 outside the mask."""
+
+    old_logprobs: Tensor
+    ref_logprobs: Tensor
+    old_values: Tensor
+
+
+def run_ppo(job: JobHandle, base: LanguageModel) -> None:
+    """Runs a PPO job from its newest checkpoint, or from the start, to its end.
+
+    Args:
+        job: whose config is a PpoJobConfig.
+        base: used during the run and given back unchanged.
+
+    Raises:
+        TrainingStopped: a fatal watchdog, or too many failed samples.
+    """
+    learner = PpoLearner(job, base)
+    try:
+        learner.run()
+    finally:
+        learner.actor.detach()
+
+
+class PpoLearner:
+    """State of one run: actor, optimiser, KL controller, metrics so far."""
+
+    def __init__(self, job: JobHandle, base: LanguageModel) -> None:
+        """Args: job; base. Restores the newest checkpoint when there is one."""
+        if not isinstance(job.config, PpoJobConfig):
+            raise TypeError(f"job {job.id} has kind {job.config.kind!r}; the PPO learner runs kind 'ppo'")
+        self.job, self.config = job, job.config
+        seed = derive_seed("adapter", self.config.seed)
+        self.actor = Actor(base, self.config.lora, temperature=self.config.rollout.temperature, seed=seed)
+        self.optimizer = torch.optim.AdamW(self.actor.trainable().values(), lr=0.0, eps=1e-5, weight_decay=0.0)
+        self.kl = KlController(self.config.kl, self.config.steps)
+        self.history: list[dict[str, float]] = []
+        self.checkpoints = job.folder / "checkpoints"
+        self.step = 0
+        checkpoint = load_newest(self.checkpoints)
+        if checkpoint is not None:
+            restore(checkpoint, self.actor.trainable(), self.optimizer)
+            self.kl.restore(checkpoint.state)
+            self.step, self.history = checkpoint.step, checkpoint.history
+            self._publish()  # the crash may have come between checkpoint and publication
+            job.event("resumed", f"going on at step {self.step} from its checkpoint")
+
+    def run(self) -> None:
+        """Does the steps that are left."""
+        unacknowledged: list[ExperienceBatch] = []
+        while self.step < self.config.steps:
+            self.job.raise_if_stopped()
+            started = time.monotonic()
+            self.job.enqueue(rollout_tasks(self.config, self.job.id, self.step))
+            batches = self.job.pull(self.step, self.config.rollout.shards)
+            waited = time.monotonic() - started
+            metrics = self.learn(batches)
+            elapsed = time.monotonic() - started
+            metrics.update(
+                rollout_s=waited, learn_s=elapsed - waited, step_s=elapsed, tokens_per_s=metrics["tokens"] / elapsed
+            )
+            self.history.append(metrics)
+            self._alert(watch(self.history, kl_target=self.config.kl.target))
+            self.step += 1
+            unacknowledged += batches
+            if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
+                self._checkpoint()
+                self.job.acknowledge(unacknowledged)
+                unacknowledged = []
+            self._publish()
+            self._tell(batches, metrics)
+
+    def learn(self, batches: Sequence[ExperienceBatch]) -> dict[str, float]:
+        """One PPO step on its batches; returns the step's metrics."""
+        self._check_failures(batches)
+        config, actor = self.config, self.actor
+        rollout = collate(batches, pack=actor.stack.packs)
+        mask = rollout.response_mask
+        features = self._lower_features(rollout)
+        scored = self._score(rollout, features)
+        kl = estimate_kl(scored.old_logprobs, scored.ref_logprobs, mask)
+
+        rewards = sequence_rewards(rollout.rewards, rollout.ended, config.rollout.missing_eos_penalty)
+        centred = leave_one_out(rewards, rollout.group) if config.update.baseline == "group" else rewards
+        beta = self.kl.beta
+        shaped = shape_rewards(centred, scored.old_logprobs, scored.ref_logprobs, mask, beta)
+        advantages, returns = gae(shaped, scored.old_values, mask, config.update.gamma, config.update.lam)
+        whitened = whiten(advantages, mask) if config.update.whiten_advantages else advantages
+
+        rate = learning_rate(config.update, self.step, config.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        targets = Targets(scored.old_logprobs, scored.old_values, whitened, returns)
+        shuffle_seed = derive_seed("shuffle", config.seed, self.step) % 2**40
+        stats = update_policy(
+            actor, self.optimizer, rollout, features, targets, config.update, shuffle_seed=shuffle_seed
+        )
+        self.kl.update(self.step, kl.sequence, len(rollout.rewards))
+        mismatch = (scored.old_logprobs - rollout.behavior_logprobs)[mask].abs().mean()
+        return {
+            "step": self.step,
+            **stats.means(),
+            "ratio_first_minibatch": stats.ratio_first_minibatch,
+            "epochs": stats.epochs,
+            "learning_rate": rate,
+            "kl_sequence": kl.sequence,
+            "kl_token": kl.token,
+            "kl_k3": kl.k3,
+            "kl_target": config.kl.target,
+            "beta": beta,
+            "explained_variance": explained_variance(scored.old_values, returns, mask),
+            "engine_mismatch": float(mismatch),
+            **_describe(rollout, rewards, batches),
+        }
+
+    def _lower_features(self, rollout: Rollout) -> list[Tensor]:
+        features: dict[int, Tensor] = {}
+        for part in self._microbatches(rollout):
+            features.update(zip(part, self.actor.lower_features([rollout.rows[i] for i in part]), strict=True))
+        return [features[i] for i in range(len(rollout.rows))]
+
+    @torch.no_grad()
+    def _score(self, rollout: Rollout, features: Sequence[Tensor]) -> Scored:
+        shape = rollout.response_ids.shape
+        old, ref, values = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape)
+        for part in self._microbatches(rollout):
+            rows, inputs = [rollout.rows[i] for i in part], [features[i] for i in part]
+            policy = self.actor(rows, inputs, rollout.response_ids)
+            at = (policy.sample, policy.offset)
+            old[at], values[at] = policy.logprobs.cpu(), policy.values.cpu()
+            ref[at] = self.actor(rows, inputs, rollout.response_ids, reference=True).logprobs.cpu()
+        return Scored(old, ref, values)
+
+    def _microbatches(self, rollout: Rollout) -> list[list[int]]:
+        lengths = [row.length for row in rollout.rows]
+        return split_by_tokens(range(len(lengths)), lengths, self.config.update.tokens_per_microbatch)
+
+    def _check_failures(self, batches: Sequence[ExperienceBatch]) -> None:
+        failures = [reason for b in batches for reason in b.failures]
+        samples = sum(len(b.rewards) for b in batches)
+        share = len(failures) / max(1, samples + len(failures))
+        limit = self.config.rollout.max_failed_fraction
+        if failures:
+            message = f"{len(failures)} of {samples + len(failures)} samples failed and were dropped: {failures[0]}"
+            self.job.event("samples_dropped", message, level="warning", data={"step": self.step, "share": share})
+        if samples == 0 or share > limit:
+            raise TrainingStopped(
+                f"step {self.step}: {share:.0%} of the samples failed (rollout.max_failed_fraction={limit}); "
+                f"the first reason: {failures[0] if failures else 'the rollouts are empty'}"
+            )
+
+    def _checkpoint(self) -> None:
+        parameters = self.actor.trainable()
+        save_checkpoint(self.checkpoints, self.step, parameters, self.optimizer, self.kl.state(), self.history)
+
+    def _publish(self) -> None:
+        if self.step:
+            ref = self.job.store.publish("adapters", self.job.id, self.step, self.actor.save_adapter)
+            log.info("published", extra={"adapter": ref})
+
+    def _alert(self, alerts: Sequence[Alert]) -> None:
+        for alert in alerts:
+            data = {"step": self.step, "value": alert.value, "threshold": alert.threshold, "hint": alert.hint}
+            level = "error" if alert.fatal else "warning"
+            self.job.event(alert.name, alert.message, kind="watchdog", level=level, data=data)
+        fatal = [alert for alert in alerts if alert.fatal]
+        if fatal:
+            raise TrainingStopped(f"step {self.step}: {fatal[0].message}")
+
+    def _tell(self, batches: Sequence[ExperienceBatch], metrics: dict[str, float]) -> None:
+        best = max(batches, key=lambda b: float(b.rewards.max()) if len(b.rewards) else float("-inf"))
+        i = int(best.rewards.argmax())
+        sample = {
+            "step": self.step,
+            "prompt": best.prompts[i],
+            "response": best.responses[i],
+            "reward": float(best.rewards[i]),
+            "uncertainty": float(best.uncertainty[i]),
+        }
+        self.job.event("sample", "the step's best response", data=sample)
+        self.job.progress(self.step, self.config.steps, metrics)
+
+
+def _describe(rollout: Rollout, rewards: Tensor, batches: Sequence[ExperienceBatch]) -> dict[str, float]:
+    responses = [text for b in batches for text in b.responses]
+    return {
+        "samples": len(rewards),
+        "tokens": int(rollout.response_mask.sum()),
+        "failures": sum(len(b.failures) for b in batches),
+        "reward_mean": float(rewards.mean()),
+        "reward_std": float(rewards.std(unbiased=False)),
+        "score_mean": float(rollout.scores.mean()),
+        "uncertainty_mean": float(rollout.uncertainty.mean()),
+        "response_length": float(rollout.response_mask.sum(-1).float().mean()),
+        "eos_rate": float(rollout.ended.float().mean()),
+        "rep4": sum(rep_n(text, 4) for text in responses) / len(responses),
+        "generate_s": sum(b.timings.get("generate_s", 0.0) for b in batches),
+        "score_s": sum(b.timings.get("score_s", 0.0) for b in batches),
+    }
