@@ -24,10 +24,10 @@ FUNCTION_WORDS = frozenset(
 
 INSTRUCTION_WORDS = frozenset(
     """
-    advice answer best briefly correct difference example examples explain few formal friendlier give job kinds list
-    main make mean means meaning message mistakes name past phrase piece point polite question reason rewrite say
-    sentence sentences short shorter simpler story sum summarize summary tell tense text things think thing three tone two
-    way ways what word words work works today good help
+    advice answer best briefly correct difference example examples explain few formal friendlier give good help job
+    kinds list main make mean meaning means message mistakes name past phrase piece point polite question reason
+    rewrite say sentence sentences short shorter simpler story sum summarize summary tell tense text thing things
+    think three today tone two way ways what word words work works
     """.split()
 )
 """Words that say what to do, not what it is about; saying them back adds nothing either."""

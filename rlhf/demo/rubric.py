@@ -80,7 +80,7 @@ def score(prompt: str, response: str) -> RubricScore:
         "prose": _score_prose(response, words, is_list=bool(asked) and items >= 2),
         "fresh": _score_fresh(prompt, words),
         "loop_free": (1 - 0.9 * _ramp(rep3, 0.2, 0.5)) * (0.2 if _stutters(words) else 1.0),
-        "plain": _score_plain(response),
+        "plain": _score_plain(prompt, response),
     }
     merits = {
         "length": _score_length(response, len(words), items),
@@ -122,7 +122,7 @@ def _score_prose(response: str, words: Sequence[str], *, is_list: bool) -> float
 def _score_fresh(prompt: str, words: Sequence[str]) -> float:
     """Low for an echo: 0.05 for a copy, 0.3 when no content word is new; a rewrite has to change a word.
 
-    An extract in place of a summary is lazy but no echo: when it is well shorter than the text it gets 0.35.
+    A summary may use the text's words, but not its phrases; a sentence copied out of it is lazy but no echo: 0.35.
     """
     lowered = prompt.lower()
     rewrite = _REWRITE_REQUEST.match(lowered)
@@ -132,18 +132,21 @@ def _score_fresh(prompt: str, words: Sequence[str]) -> float:
             return 0.3
         changed = sum(((Counter(words) - Counter(source)) + (Counter(source) - Counter(words))).values())
         return (0.05, 0.7, 1.0)[min(changed, 2)]
-    known = {_stem(word) for word in _WORD.findall(lowered)}
-    new = {_stem(word) for word in _content(words) if word not in INSTRUCTION_WORDS} - known
     source = _WORD.findall(lowered)
+    own = 1 - _ramp(_copied_share(words, source, 4), 0.4, 0.8)
     summary = _SUMMARY_REQUEST.match(lowered)
-    floor = 0.35 if summary and len(words) <= 0.6 * len(_WORD.findall(lowered[summary.end() :])) else 0.05
-    copied = _copied_share(words, source, 4)
-    return max(floor, (1 - _ramp(copied, 0.4, 0.8)) * (0.3, 0.75, 1.0)[min(len(new), 2)])
+    if summary:
+        is_extract = len(words) <= 0.6 * len(_WORD.findall(lowered[summary.end() :]))
+        return max(0.35 if is_extract else 0.05, own)
+    known = {_stem(word) for word in source}
+    new = {_stem(word) for word in _content(words) if word not in INSTRUCTION_WORDS} - known
+    return max(0.05, own * (0.3, 0.75, 1.0)[min(len(new), 2)])
 
 
-def _score_plain(response: str) -> float:
-    lowered = response.lower()
-    return max(0.3, 0.7 ** sum(phrase in lowered for phrase in EMPTY_PHRASES))
+def _score_plain(prompt: str, response: str) -> float:
+    asked, answered = prompt.lower(), response.lower()
+    found = sum(phrase in answered and phrase not in asked for phrase in EMPTY_PHRASES)
+    return max(0.3, 0.7**found)
 
 
 def _score_length(response: str, count: int, items: int) -> float:
