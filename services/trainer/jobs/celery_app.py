@@ -1,0 +1,84 @@
+"""The Celery app and its two queues. JSON only, no result backend: results are job records, batches and files.
+
+A message only says that something should be done. Who does it holds a lease, and work that has neither lease nor
+message is put into the queue again, so a lost, doubled or late message changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any, cast
+
+from celery import Celery
+from kombu import Queue
+from redis import Redis
+
+from services.trainer.settings import TrainerSettings
+
+LEARNER_QUEUE = "learner"
+ROLLOUT_QUEUE = "rollouts"
+LEARN = "trainer.learn"
+ROLLOUT = "trainer.rollout"
+
+
+def create_celery(settings: TrainerSettings) -> Celery:
+    """The app, for workers and for processes that only send."""
+    app = Celery("trainer", broker=settings.redis_url.get_secret_value(), set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_queues=[Queue(LEARNER_QUEUE), Queue(ROLLOUT_QUEUE)],
+        task_default_queue=ROLLOUT_QUEUE,
+        task_create_missing_queues=False,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_track_started=False,
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=True,
+        task_send_sent_event=True,
+        # Cancelling needs a pool that can kill its tasks; ours end by themselves, and repeating them is harmless.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": settings.visibility_timeout_s,
+            "socket_connect_timeout": 5.0,
+            "socket_timeout": 30.0,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+            "retry_on_timeout": True,
+        },
+    )
+    return app
+
+
+def send_learn(app: Celery, job: str) -> None:
+    """Asks a learner worker to run a job."""
+    app.send_task(LEARN, args=[job], queue=LEARNER_QUEUE, task_id=_task_id(job))
+
+
+def send_rollout(app: Celery, batch_id: str, task: dict[str, Any]) -> None:
+    """Asks a rollout worker for one batch. Args: task, a RolloutTask as JSON."""
+    app.send_task(ROLLOUT, args=[task], queue=ROLLOUT_QUEUE, task_id=_task_id(batch_id), argsrepr=f"({batch_id!r},)")
+
+
+def waiting(redis: Redis, queue: str) -> set[str]:
+    """The subjects (job ids, batch ids) of the messages that wait in a queue; not those that a worker holds."""
+    subjects = set()
+    for raw in cast(list[bytes], redis.lrange(queue, 0, -1)):
+        task_id = json.loads(raw).get("headers", {}).get("id")
+        if isinstance(task_id, str):
+            subjects.add(task_id.partition("/")[0])
+    return subjects
+
+
+def queue_length(redis: Redis, queue: str) -> int:
+    """Messages that wait in a queue."""
+    return redis.llen(queue)
+
+
+def _task_id(subject: str) -> str:
+    # The subject makes a waiting message recognisable; the rest keeps ids apart when it is sent again.
+    return f"{subject}/{uuid.uuid4().hex[:12]}"

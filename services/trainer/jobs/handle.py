@@ -1,0 +1,122 @@
+"""What a training job sees of the trainer: its config, its folder, its rollouts, and when it must stop. No torch."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from rlhf.artifacts.store import ArtifactStore
+from rlhf.contracts.jobs import JobConfig, PpoJobConfig, RewardModelJobConfig
+from rlhf.contracts.rollout import RolloutTask
+from services.trainer.experience.batch import ExperienceBatch
+from services.trainer.experience.collector import Collector, RolloutFailed
+from services.trainer.jobs.lease import Lease, LeaseLost
+from services.trainer.jobs.series import SeriesWriter
+from services.trainer.jobs.store import EventKind, JobStore, Level, finite
+
+__all__ = ["CONFIG_FILE", "JobCancelled", "JobHandle", "LeaseLost", "RolloutFailed", "WorkerStopping", "read_config"]
+
+CONFIG_FILE = "config.json"
+
+
+class JobCancelled(Exception):
+    """Someone asked to cancel the job."""
+
+
+class WorkerStopping(Exception):
+    """The worker was told to stop; the job goes back into the queue and the next worker resumes it."""
+
+
+class JobHandle:
+    """One attempt at one job.
+
+    Attributes:
+        id: the job's id, and the name of what it publishes.
+        config: validated.
+        folder: the job's own folder, for checkpoints and reports; the same in every attempt.
+        store: the artifact store, for publishing.
+    """
+
+    def __init__(
+        self,
+        job: str,
+        jobs: JobStore,
+        store: ArtifactStore,
+        lease: Lease,
+        collector: Collector,
+        stopping: threading.Event,
+    ) -> None:
+        """Args: jobs, records; lease, collector, this attempt's; stopping, set when the worker must end."""
+        self.id, self.store, self.folder = job, store, store.job_folder(job)
+        self.config = read_config(self.folder)
+        self._jobs, self._lease, self._collector, self._stopping = jobs, lease, collector, stopping
+        self._series = SeriesWriter(self.folder)
+        self._progressed: tuple[int, float] | None = None
+        self._step_s: float | None = None
+
+    def progress(self, step: int, total: int, metrics: dict[str, float]) -> None:
+        """Records that steps are done: the record, a row of metrics.jsonl, an event.
+
+        Args:
+            step: steps done so far; a step that is reported again replaces its row and any later ones.
+            total: steps of the whole job.
+            metrics: name to value; NaN and infinities are kept as null.
+        """
+        now = time.monotonic()
+        if self._progressed is not None and step > self._progressed[0]:
+            pace = (now - self._progressed[1]) / (step - self._progressed[0])
+            self._step_s = pace if self._step_s is None else 0.5 * (self._step_s + pace)
+        self._progressed = step, now
+        values = {name: finite(float(value)) for name, value in metrics.items()}
+        known = {name: value for name, value in values.items() if value is not None}
+        self._series.write({"step": step, "time": time.time(), **values})
+        self._jobs.progress(self.id, step, total, known, self._step_s)
+        data = {"step": step, "total": total, "metrics": values}
+        self._jobs.add_event(self.id, "progress", "info", "progress", f"step {step} of {total}", data)
+
+    def event(
+        self,
+        name: str,
+        message: str,
+        *,
+        kind: EventKind = "log",
+        level: Level = "info",
+        data: dict[str, Any] | None = None,
+    ) -> None:
+        """Tells the user something. Args: data, JSON values; a watchdog gives value, threshold and hint."""
+        self._jobs.add_event(self.id, kind, level, name, message, data or {})
+
+    def raise_if_stopped(self) -> None:
+        """Raises LeaseLost, WorkerStopping or JobCancelled when the job must not go on; call it often."""
+        self._lease.check()
+        if self._stopping.is_set():
+            raise WorkerStopping("the worker was told to stop; the next one goes on from the last checkpoint")
+        if self._jobs.cancel_requested(self.id):
+            raise JobCancelled("cancelled by request")
+
+    def enqueue(self, tasks: list[RolloutTask]) -> None:
+        """Asks for batches; those that are there, or on their way, from an earlier attempt are not asked for again."""
+        self._collector.enqueue(tasks)
+
+    def pull(self, step: int, shards: int) -> list[ExperienceBatch]:
+        """The batches of a step in shard order; waits for them and sends lost tasks again.
+
+        Raises:
+            RolloutFailed: a batch will never come; says why.
+            LeaseLost, WorkerStopping, JobCancelled: as raise_if_stopped.
+        """
+        return self._collector.pull(step, shards, self.raise_if_stopped)
+
+    def acknowledge(self, batches: list[ExperienceBatch]) -> None:
+        """Deletes batches from Redis: only once a durable checkpoint contains them."""
+        self._collector.acknowledge(batches)
+
+
+def read_config(folder: Path) -> PpoJobConfig | RewardModelJobConfig:
+    """The config that was submitted. Args: folder, the job's."""
+    adapter: TypeAdapter[PpoJobConfig | RewardModelJobConfig] = TypeAdapter(JobConfig)
+    return adapter.validate_json((folder / CONFIG_FILE).read_bytes())

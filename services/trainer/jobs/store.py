@@ -1,0 +1,252 @@
+"""Job records in Redis: state, progress, events. Small on purpose; configs and data are files in the job's folder.
+
+Keys: `job:{id}` (hash), `job:{id}:events` (stream), `jobs` (sorted set by creation), `jobs:active` (set of jobs that
+have not ended), `idempotency:{sha256}` (id and digest of the job that a key made).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from redis import Redis
+
+from rlhf.contracts.errors import Conflict, NotFound
+from rlhf.contracts.jobs import JobEvent, JobState, JobStatus
+from services.trainer.experience.stream import experience_keys
+from services.trainer.jobs.lease import LeaseLost, lease_key
+from services.trainer.jobs.scripts import CREATE, TRANSITION
+from services.trainer.settings import TrainerSettings
+
+MAX_EVENTS = 10_000
+"""Kept per job, about 300 bytes each: older ones are forgotten."""
+LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
+EventKind = Literal["state", "progress", "watchdog", "log", "published"]
+Level = Literal["info", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Idempotency:
+    """A caller's Idempotency-Key, with a digest of the body it came with."""
+
+    key: str
+    digest: str
+    ttl_s: int
+
+
+class JobStore:
+    """Reads and changes job records; every change of state is one atomic script that also writes the event."""
+
+    def __init__(self, redis: Redis, settings: TrainerSettings) -> None:
+        """Args: redis, a client that returns bytes; settings, how long ended jobs stay."""
+        self.redis, self.settings = redis, settings
+        self._create, self._transition = redis.register_script(CREATE), redis.register_script(TRANSITION)
+
+    def create(self, job: str, kind: str, total_steps: int, idempotency: Idempotency | None = None) -> str:
+        """Adds a queued job; returns its id, or the id of the job that the same key and body made earlier.
+
+        Raises:
+            Conflict: the key was used with another body.
+        """
+        now = time.time()
+        fields = {"id": job, "kind": kind, "state": JobState.QUEUED.value, "step": 0, "total_steps": total_steps}
+        fields |= {"created_at": repr(now), "changed_at": repr(now), "attempts": 0, "crashes": 0}
+        value = json.dumps([job, idempotency.digest]) if idempotency else ""
+        event = _event("state", "info", "queued", f"{kind} job of {total_steps} steps waits for a learner", {})
+        keys = [f"job:{job}", f"job:{job}:events", "jobs", "jobs:active", _idempotency_key(idempotency)]
+        args: list[str | int] = [
+            job,
+            repr(now),
+            json.dumps(fields),
+            event,
+            value,
+            idempotency.ttl_s if idempotency else 0,
+        ]
+        earlier = cast(bytes, self._create(keys=keys, args=args))
+        return _same_body(earlier, idempotency) if earlier and idempotency else job
+
+    def earlier(self, idempotency: Idempotency) -> str | None:
+        """The id of the job that this key made.
+
+        Raises:
+            Conflict: the key was used with another body.
+        """
+        value = cast(bytes | None, self.redis.get(_idempotency_key(idempotency)))
+        return _same_body(value, idempotency) if value else None
+
+    def status(self, job: str) -> JobStatus:
+        """The record.
+
+        Raises:
+            NotFound: no such job, or its record has expired.
+        """
+        record = cast(dict[bytes, bytes], self.redis.hgetall(f"job:{job}"))
+        if b"state" not in record:
+            raise NotFound(f"job {job!r} does not exist; GET /jobs lists the jobs")
+        return _status({k.decode(): v.decode() for k, v in record.items()}, time.time())
+
+    def recent(self, state: JobState | None, limit: int) -> list[JobStatus]:
+        """Jobs, newest first. Args: state, only these; limit, at most so many."""
+        found: list[JobStatus] = []
+        for raw in cast(list[bytes], self.redis.zrevrange("jobs", 0, -1)):
+            try:
+                status = self.status(raw.decode())
+            except NotFound:
+                self.redis.zrem("jobs", raw)
+                continue
+            if state is None or status.state == state:
+                found.append(status)
+                if len(found) == limit:
+                    break
+        return found
+
+    def active(self) -> list[str]:
+        """Ids of the jobs that have not ended."""
+        return sorted(raw.decode() for raw in cast(set[bytes], self.redis.smembers("jobs:active")))
+
+    def forget(self, job: str) -> None:
+        """Removes a job without a record from the active ones."""
+        self.redis.srem("jobs:active", job)
+
+    def fields(self, job: str, *names: str) -> tuple[str | None, ...]:
+        """Raw fields of the record, None where absent."""
+        values = cast(list[bytes | None], self.redis.hmget(f"job:{job}", list(names)))
+        return tuple(None if value is None else value.decode() for value in values)
+
+    def begin(self, job: str, token: str) -> bool:
+        """Begins an attempt: queued or running → running; False when the job has ended or is gone.
+
+        Raises:
+            LeaseLost: the token does not hold the job's lease.
+        """
+        came_from = (JobState.QUEUED, JobState.RUNNING)
+        return self._move(job, came_from, JobState.RUNNING, None, "a learner began", token=token)
+
+    def finish(self, job: str, state: JobState, reason: str | None, token: str | None) -> bool:
+        """A live state → succeeded, failed or cancelled. Args: token, of the lease under which it ran, if any."""
+        level: Level = "error" if state == JobState.FAILED else "info"
+        return self._move(job, LIVE, state, reason, reason or f"the job {state.value}", token=token, level=level)
+
+    def requeue(self, job: str, reason: str, *, token: str | None = None, crashed: bool = False) -> bool:
+        """Puts a running job back to queued. Args: crashed, its worker died; it did not stop."""
+        level: Level = "warning" if crashed else "info"
+        move = (JobState.RUNNING,), JobState.QUEUED, None, reason
+        return self._move(job, *move, token=token, level=level, crashed=crashed)
+
+    def request_cancel(self, job: str) -> JobStatus:
+        """Cancels a waiting job at once and asks the learner of a running one to stop.
+
+        Raises:
+            NotFound: no such job.
+            Conflict: it has ended.
+        """
+        self.status(job)
+        # The flag first: a worker that begins the job right now sees it.
+        self.redis.hset(f"job:{job}", "cancel", "1")
+        waits = (JobState.QUEUED, JobState.PAUSED)
+        if not self._move(job, waits, JobState.CANCELLED, "cancelled by request", "cancelled before it ran"):
+            status = self.status(job)
+            if status.state.final:
+                raise Conflict(
+                    f"job {job} has ended: {status.state.value}; only queued and running jobs can be cancelled"
+                )
+            self.add_event(job, "log", "info", "cancel_requested", "the learner stops at its next check", {})
+        return self.status(job)
+
+    def cancel_requested(self, job: str) -> bool:
+        """Whether someone asked to cancel it."""
+        return bool(self.redis.hexists(f"job:{job}", "cancel"))
+
+    def progress(self, job: str, step: int, total: int, metrics: dict[str, float], step_s: float | None) -> None:
+        """Records a step done. Args: metrics, finite ones; step_s, seconds a step takes at present."""
+        fields: dict[Any, Any] = {"step": step, "total_steps": total, "last_metrics": json.dumps(metrics), "crashes": 0}
+        fields["progress_at"] = repr(time.time())
+        if step_s is not None:
+            fields["step_s"] = repr(step_s)
+        self.redis.hset(f"job:{job}", mapping=fields)
+
+    def add_event(self, job: str, kind: EventKind, level: Level, name: str, message: str, data: dict[str, Any]) -> None:
+        """Appends to the job's events."""
+        event = {"event": _event(kind, level, name, message, data)}
+        self.redis.xadd(f"job:{job}:events", cast(Any, event), maxlen=MAX_EVENTS, approximate=True)
+
+    def events(self, job: str, after: str | None, limit: int) -> list[JobEvent]:
+        """Events in order. Args: after, the id of the last one already known; limit, at most so many."""
+        start = f"({after}" if after else "-"
+        rows = cast(list[tuple[bytes, dict[bytes, bytes]]], self.redis.xrange(f"job:{job}:events", start, "+", limit))
+        return [JobEvent(id=row_id.decode(), **json.loads(row[b"event"])) for row_id, row in rows]
+
+    def _move(
+        self,
+        job: str,
+        came_from: tuple[JobState, ...],
+        to: JobState,
+        reason: str | None,
+        message: str,
+        *,
+        token: str | None = None,
+        level: Level = "info",
+        crashed: bool = False,
+    ) -> bool:
+        keys = [f"job:{job}", f"job:{job}:events", "jobs:active", lease_key(job), *experience_keys(job)]
+        states = "".join(f",{state.value}" for state in came_from) + ","
+        event = _event("state", level, to.value, message, {})
+        args = [job, token or "", states, to.value, reason or "", repr(time.time()), event, MAX_EVENTS]
+        args += [self.settings.job_ttl_s, self.settings.experience_ttl_s, "1" if crashed else ""]
+        outcome, _ = cast(list[bytes], self._transition(keys=keys, args=args))
+        if outcome == b"lease":
+            raise LeaseLost(f"job {job}: this worker no longer holds its lease, so it may not make it {to.value}")
+        return outcome == b"ok"
+
+
+def _event(kind: EventKind, level: Level, name: str, message: str, data: dict[str, Any]) -> str:
+    event = {"time": time.time(), "kind": kind, "level": level, "name": name, "message": message, "data": data}
+    return json.dumps(finite(event))
+
+
+def finite(value: Any) -> Any:
+    """The value with NaN and infinities as null: JSON has no others."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _idempotency_key(idempotency: Idempotency | None) -> str:
+    # Hashed: a caller's key may have any length and any characters.
+    return f"idempotency:{hashlib.sha256((idempotency.key if idempotency else '').encode()).hexdigest()}"
+
+
+def _same_body(value: bytes, idempotency: Idempotency) -> str:
+    job, digest = json.loads(value)
+    if digest != idempotency.digest:
+        raise Conflict(f"Idempotency-Key {idempotency.key!r} was used for job {job} with another body; send a new key")
+    return str(job)
+
+
+def _status(record: dict[str, str], now: float) -> JobStatus:
+    step, total, state = int(record["step"]), int(record["total_steps"]), JobState(record["state"])
+    eta = None
+    if state == JobState.RUNNING and "step_s" in record:
+        eta = max(0.0, float(record["step_s"]) * (total - step) - (now - float(record["progress_at"])))
+    started, finished = record.get("started_at"), record.get("finished_at")
+    return JobStatus(
+        id=record["id"],
+        kind=cast(Any, record["kind"]),
+        state=state,
+        step=step,
+        total_steps=total,
+        progress=min(1.0, step / total) if total else 0.0,
+        eta_s=eta,
+        created_at=float(record["created_at"]),
+        started_at=float(started) if started else None,
+        finished_at=float(finished) if finished else None,
+        last_metrics=json.loads(record.get("last_metrics", "{}")),
+        reason=record.get("reason"),
+        attempts=int(record["attempts"]),
+    )

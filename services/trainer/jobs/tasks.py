@@ -1,0 +1,191 @@
+"""The learner's Celery task: takes a job's lease, runs the job, records how it ended. Imports torch when it runs.
+
+A message of a job that is being run, has ended or is gone is a no-op: messages are doubled and redelivered, work is
+not.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import Reject
+from redis import Redis
+
+from rlhf.artifacts.store import ArtifactStore
+from rlhf.contracts.errors import ServiceError
+from rlhf.contracts.jobs import JobState
+from rlhf.contracts.rollout import RolloutTask
+from services.trainer.experience.collector import Collector
+from services.trainer.experience.stream import ExperienceStream
+from services.trainer.jobs.celery_app import LEARN, ROLLOUT_QUEUE, send_learn, send_rollout, waiting
+from services.trainer.jobs.connection import BLOCK_MS, REDIS_OUTAGES
+from services.trainer.jobs.handle import JobCancelled, JobHandle, RolloutFailed, WorkerStopping
+from services.trainer.jobs.instruments import LEASES_LOST, TASK_SECONDS
+from services.trainer.jobs.lease import Lease, LeaseLost, acquire_lease, lease_held
+from services.trainer.jobs.store import JobStore
+from services.trainer.settings import LearnerSettings
+
+log = logging.getLogger(__name__)
+JobRunner = Callable[[JobHandle, Any], None]
+
+ENTRY_POINTS = {
+    "ppo": "services.trainer.ppo.learner:run_ppo",
+    "reward_model": "services.trainer.reward_model.train:run_reward_model",
+}
+"""Kind of job to `module:function(job, base)`, imported when first needed."""
+
+
+@dataclass
+class Learner:
+    """What the learner worker keeps between jobs.
+
+    Attributes:
+        settings: of this worker.
+        redis: returns bytes.
+        app: sends rollout tasks.
+        stopping: set when the worker was told to stop.
+        entry_points: kind of job to `module:function`, as ENTRY_POINTS.
+        load_base: loads the base model; called once, kept in `base`.
+        attempt: the job being run, with its lease.
+    """
+
+    settings: LearnerSettings
+    redis: Redis
+    app: Celery
+    stopping: threading.Event
+    entry_points: dict[str, str]
+    load_base: Callable[[LearnerSettings], Any]
+    base: Any = None
+    attempt: tuple[str, Lease] | None = None
+
+    @property
+    def jobs(self) -> JobStore:
+        """The job records."""
+        return JobStore(self.redis, self.settings)
+
+
+def register_learner(learner: Learner) -> None:
+    """Adds the task to the learner's app."""
+
+    @learner.app.task(name=LEARN)
+    def learn(job: str) -> None:
+        if learner.stopping.is_set():
+            raise Reject("the worker is stopping", requeue=True)
+        times = learner.settings.lease_s, learner.settings.heartbeat_s
+        lease = acquire_lease(learner.redis, job, uuid.uuid4().hex, ttl_s=times[0], heartbeat_s=times[1])
+        if lease is None:
+            log.info("job is being run by another worker, nothing to do", extra={"job": job})
+            return
+        learner.attempt = job, lease
+        started = time.monotonic()
+        try:
+            with lease:
+                outcome = run_job(learner, job, lease)
+        finally:
+            learner.attempt = None
+        TASK_SECONDS.labels(LEARN, outcome).observe(time.monotonic() - started)
+        if outcome == "stopped":
+            raise Reject("the worker is stopping", requeue=True)
+
+
+def run_job(learner: Learner, job: str, lease: Lease) -> str:
+    """Makes one attempt at a job and records how it ended.
+
+    Returns:
+        succeeded, failed, cancelled, stopped (goes on elsewhere), lost (another worker took it), interrupted (Redis
+        went away; the reconciler queues the job again) or nothing (the job had ended).
+    """
+    jobs = learner.jobs
+    try:
+        if not jobs.begin(job, lease.token):
+            log.info("job has ended or is gone, nothing to do", extra={"job": job})
+            return "nothing"
+        log.info("job begins", extra={"job": job})
+        try:
+            _call_entry_point(learner, job, lease)
+        except JobCancelled as stop:
+            jobs.finish(job, JobState.CANCELLED, str(stop), lease.token)
+            return "cancelled"
+        except WorkerStopping as stop:
+            jobs.requeue(job, str(stop), token=lease.token)
+            return "stopped"
+        except (LeaseLost, *REDIS_OUTAGES):
+            raise
+        except Exception as error:
+            # Whatever a training job raises must end in its record; the traceback is in the log.
+            log.exception("job failed", extra={"job": job})
+            jobs.finish(job, JobState.FAILED, describe_failure(error), lease.token)
+            return "failed"
+        jobs.finish(job, JobState.SUCCEEDED, None, lease.token)
+        log.info("job succeeded", extra={"job": job})
+        return "succeeded"
+    except LeaseLost as lost:
+        LEASES_LOST.inc()
+        log.warning("job abandoned", extra={"job": job, "reason": str(lost)})
+        return "lost"
+    except REDIS_OUTAGES:
+        log.exception("job interrupted, Redis cannot be reached", extra={"job": job})
+        return "interrupted"
+
+
+def hand_back(learner: Learner) -> None:
+    """Gives the running job to the next worker at once: for a process that is about to end in the middle of a step."""
+    if learner.attempt is None:
+        return
+    job, lease = learner.attempt
+    try:
+        if learner.jobs.requeue(job, "the worker was told to stop in the middle of a step", token=lease.token):
+            lease.release()
+            send_learn(learner.app, job)
+    except LeaseLost:
+        log.warning("job was already taken over", extra={"job": job})
+
+
+def describe_failure(error: Exception) -> str:
+    """The reason of a failed job: the type, unless it is ours and explains itself, and the message."""
+    if isinstance(error, ServiceError | RolloutFailed):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _call_entry_point(learner: Learner, job: str, lease: Lease) -> None:
+    stream = ExperienceStream(learner.redis, job)
+
+    def send(task: RolloutTask) -> None:
+        send_rollout(learner.app, task.batch_id, task.model_dump(mode="json"))
+
+    def alive(batch_ids: list[str]) -> set[str]:
+        held = {batch_id for batch_id in batch_ids if lease_held(learner.redis, batch_id)}
+        return held | (waiting(learner.redis, ROLLOUT_QUEUE) & set(batch_ids))
+
+    collector = Collector(stream, send, alive, look_s=learner.settings.rollout_look_s, block_ms=BLOCK_MS)
+    store = ArtifactStore(learner.settings.store)
+    handle = JobHandle(job, learner.jobs, store, lease, collector, learner.stopping)
+    handle.raise_if_stopped()
+    if learner.base is None:
+        learner.base = learner.load_base(learner.settings)
+        handle.raise_if_stopped()
+    module, _, function = learner.entry_points[handle.config.kind].partition(":")
+    runner: JobRunner = getattr(importlib.import_module(module), function)
+    runner(handle, learner.base)
+
+
+def load_base_model(settings: LearnerSettings) -> Any:
+    """Loads the base model into this process, with its share of the cores.
+
+    Threads wait passively: spinning ones take the cores from the services that this process waits for.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    torch = importlib.import_module("torch")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    return importlib.import_module("rlhf.lm.loading").load_language_model(settings.model, device=settings.device)

@@ -1,0 +1,136 @@
+"""A Celery worker process: `python -m services.trainer.worker learner|rollouts`.
+
+SIGTERM, SIGINT and SIGHUP mean the same: take nothing new, bring running work to a good place to stop within
+`stop_grace_s`, put the rest back into the queue, exit 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from celery import Celery, signals
+from celery.platforms import SecurityWarning
+from prometheus_client import start_http_server
+from redis import Redis
+
+from rlhf.serving.logs import configure_logs
+from services.trainer.jobs.celery_app import LEARNER_QUEUE, ROLLOUT_QUEUE, create_celery
+from services.trainer.jobs.connection import connect
+from services.trainer.jobs.tasks import ENTRY_POINTS, Learner, hand_back, load_base_model, register_learner
+from services.trainer.settings import LearnerSettings, RolloutSettings, WorkerSettings
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one worker until it is told to stop; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m services.trainer.worker", description=__doc__)
+    parser.add_argument("queue", choices=[LEARNER_QUEUE, ROLLOUT_QUEUE])
+    if parser.parse_args(arguments).queue == LEARNER_QUEUE:
+        return run_learner(LearnerSettings())
+    return run_rollouts(RolloutSettings())
+
+
+def run_learner(
+    settings: LearnerSettings,
+    entry_points: Mapping[str, str] = ENTRY_POINTS,
+    load_base: Callable[[LearnerSettings], Any] = load_base_model,
+) -> int:
+    """The learner worker: one job at a time, in the main thread, since torch and forked processes do not mix.
+
+    Args:
+        settings: of the process.
+        entry_points: kind of job to `module:function(job, base)`.
+        load_base: loads what the jobs get as `base`.
+    """
+    app, stopping = create_celery(settings), threading.Event()
+    learner = Learner(settings, connect(settings), app, stopping, dict(entry_points), load_base)
+    register_learner(learner)
+    return _work(app, settings, LEARNER_QUEUE, "solo", 1, stopping, lambda: hand_back(learner))
+
+
+def run_rollouts(settings: RolloutSettings) -> int:
+    """The rollout worker: a few tasks at a time in threads that mostly wait for HTTP answers."""
+    from rlhf.clients.policy import PolicyClient
+    from rlhf.clients.reward import RewardClient
+    from services.trainer.rollouts.tasks import Roller, register_rollouts
+
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    policy, reward = PolicyClient(settings.policy_url, key), RewardClient(settings.reward_url, key)
+    app, stopping = create_celery(settings), threading.Event()
+    redis: Redis = connect(settings)
+    roller = Roller(settings=settings, redis=redis, generate=policy.generate, score=reward.score, stopping=stopping)
+    register_rollouts(app, roller)
+    return _work(app, settings, ROLLOUT_QUEUE, "threads", settings.rollout_concurrency, stopping, lambda: None)
+
+
+def _work(
+    app: Celery,
+    settings: WorkerSettings,
+    queue: str,
+    pool: str,
+    concurrency: int,
+    stopping: threading.Event,
+    hand_back: Callable[[], None],
+) -> int:
+    # Celery warns that root may be abused through messages that are pickles; ours are JSON, and only JSON is accepted.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+
+    @signals.setup_logging.connect(weak=False)
+    def configure(**_: Any) -> None:
+        configure_logs(settings.log_level)
+
+    @signals.worker_ready.connect(weak=False)
+    def announce(**_: Any) -> None:
+        # Celery's own handlers restart the worker on SIGHUP and exit with 1 on SIGINT.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.getsignal(signal.SIGTERM))
+        if settings.metrics_port is not None:
+            server, _thread = start_http_server(settings.metrics_port, addr=settings.metrics_host)
+            log.info("metrics", extra={"port": server.server_port})
+        log.info("ready", extra={"queue": queue, "concurrency": concurrency})
+
+    @signals.worker_shutting_down.connect(weak=False)
+    def stop(**_: Any) -> None:
+        if stopping.is_set():
+            return
+        stopping.set()
+        timer = threading.Timer(settings.stop_grace_s + 1.0, _leave, [hand_back])
+        timer.daemon = True
+        timer.start()
+
+    worker = app.Worker(
+        hostname=f"{queue}-{os.getpid()}@%h",
+        queues=[queue],
+        pool=pool,
+        concurrency=concurrency,
+        loglevel=settings.log_level.upper(),
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+    )
+    worker.start()
+    log.info("stopped", extra={"queue": queue})
+    return int(worker.exitcode or 0)
+
+
+def _leave(hand_back: Callable[[], None]) -> None:
+    """Ends a process whose work did not come to a stop: nothing durable depends on it, and someone may be waiting."""
+    try:
+        hand_back()
+        log.warning("left in the middle of a step; the work goes on from its last checkpoint")
+    finally:
+        logging.shutdown()
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
