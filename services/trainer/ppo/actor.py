@@ -6,6 +6,8 @@ function a linear head on the policy's last hidden state, initialised to zero.
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -120,6 +122,10 @@ class Actor(nn.Module):
         """Writes the adapter in PEFT's format, which policy servers load."""
         self.peft_model.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
+        # peft writes a set in the order of its hashes, another one in every process; an artifact has one content.
+        path = folder / "adapter_config.json"
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps(config | {"target_modules": sorted(config["target_modules"])}, indent=2))
 
     def detach(self) -> None:
         """Takes the adapter off the base model again, which other jobs of the process go on using."""
@@ -138,9 +144,13 @@ def _attach_adapter(base: LanguageModel, lora: LoraConfig, first_layer: int, see
         bias="none",
         target_modules=stack.lora_targets,
         layers_to_transform=list(range(first_layer, stack.depth)),
-        base_model_name_or_path=base.name,
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # peft 0.21 reads an attribute that transformers 5 renamed; it concerns neither users nor the result.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         torch.manual_seed(seed)
-        return peft.get_peft_model(base.model, config)
+        model = peft.get_peft_model(base.model, config)
+    # A path of this machine would mean nothing to whoever loads the adapter elsewhere.
+    config.base_model_name_or_path = base.name
+    return model
