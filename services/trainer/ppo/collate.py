@@ -96,12 +96,16 @@ class Packed:
     offset: Tensor
 
 
-def collate(batches: Sequence[ExperienceBatch], *, pack: bool) -> Rollout:
+def collate(batches: Sequence[ExperienceBatch], *, row_tokens: int | None) -> Rollout:
     """Joins a step's batches.
 
     Args:
         batches: in shard order, together at least one sample.
-        pack: several samples of a prompt share a row.
+        row_tokens: samples of a prompt share rows of at most so many tokens (one sample at least): the mask of a row
+            takes their square. None: one sample a row.
+
+    Raises:
+        ValueError: samples of one group have different prompts.
     """
     responses = [ids for b in batches for ids in b.response_ids]
     prompts = [ids for b in batches for ids in b.prompt_ids]
@@ -124,7 +128,7 @@ def collate(batches: Sequence[ExperienceBatch], *, pack: bool) -> Rollout:
         scores=_joined([b.scores for b in batches]).float(),
         uncertainty=_joined([b.uncertainty for b in batches]).float(),
         group=group,
-        rows=_rows(prompts, responses, group, pack=pack),
+        rows=_rows(prompts, responses, group, row_tokens),
     )
 
 
@@ -174,11 +178,36 @@ def split_by_tokens(rows: Sequence[int], lengths: Sequence[int], budget: int) ->
     return parts
 
 
-def _rows(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], group: Tensor, *, pack: bool) -> list[Row]:
+def _rows(
+    prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray], group: Tensor, row_tokens: int | None
+) -> list[Row]:
     members: dict[int, list[int]] = {}
-    for sample, key in enumerate(group.tolist() if pack else range(len(responses))):
+    for sample, key in enumerate(group.tolist()):
         members.setdefault(key, []).append(sample)
-    return [_row(_long(prompts[samples[0]]), samples, responses) for samples in members.values()]
+    rows = []
+    for samples in members.values():
+        prompt = prompts[samples[0]]
+        odd = [sample for sample in samples if not np.array_equal(prompts[sample], prompt)]
+        if odd:
+            raise ValueError(f"samples {samples[0]} and {odd[0]} are of one group but have different prompts")
+        lengths = [len(responses[sample]) for sample in samples]
+        for part in _parts(samples, lengths, None if row_tokens is None else row_tokens - len(prompt)):
+            rows.append(_row(_long(prompt), part, responses))
+    return rows
+
+
+def _parts(samples: list[int], lengths: list[int], budget: int | None) -> list[list[int]]:
+    """Cuts samples, in order, into parts of at most `budget` tokens; each sample alone when it is None."""
+    parts: list[list[int]] = []
+    used = 0
+    for sample, length in zip(samples, lengths, strict=True):
+        if parts and budget is not None and used + length <= budget:
+            parts[-1].append(sample)
+            used += length
+        else:
+            parts.append([sample])
+            used = length
+    return parts
 
 
 def _row(prompt: Tensor, samples: list[int], responses: Sequence[np.ndarray]) -> Row:

@@ -62,7 +62,7 @@ class PpoLearner:
     """State of one run: actor, optimiser, KL controller, metrics so far."""
 
     def __init__(self, job: JobHandle, base: LanguageModel) -> None:
-        """Args: job; base. Restores the newest checkpoint when there is one."""
+        """Args: job; base, which gets an adapter: `actor.detach()` takes it off again."""
         if not isinstance(job.config, PpoJobConfig):
             raise TypeError(f"job {job.id} has kind {job.config.kind!r}; the PPO learner runs kind 'ppo'")
         self.job, self.config = job, job.config
@@ -73,16 +73,23 @@ class PpoLearner:
         self.history: list[dict[str, float]] = []
         self.checkpoints = job.folder / "checkpoints"
         self.step = 0
+
+    def resume(self) -> None:
+        """Goes to where the newest checkpoint ends; does nothing when there is none."""
         checkpoint = load_newest(self.checkpoints)
-        if checkpoint is not None:
-            restore(checkpoint, self.actor.trainable(), self.optimizer)
-            self.kl.restore(checkpoint.state)
-            self.step, self.history = checkpoint.step, checkpoint.history
-            self._publish()  # the crash may have come between checkpoint and publication
-            job.event("resumed", f"going on at step {self.step} from its checkpoint")
+        if checkpoint is None:
+            return
+        restore(checkpoint, self.actor.trainable(), self.optimizer)
+        self.kl.restore(checkpoint.state)
+        self.step, self.history = checkpoint.step, checkpoint.history
+        self.job.event("resumed", f"going on at step {self.step} from its checkpoint")
+        # The crash may have come after the checkpoint and before its adapter and its metrics were out.
+        self._publish()
+        self.job.progress(self.step, self.config.steps, self.history[-1])
 
     def run(self) -> None:
         """Does the steps that are left."""
+        self.resume()
         unacknowledged: list[ExperienceBatch] = []
         while self.step < self.config.steps:
             self.job.raise_if_stopped()
@@ -91,6 +98,7 @@ class PpoLearner:
             batches = self.job.pull(self.step, self.config.rollout.shards)
             waited = time.monotonic() - started
             metrics = self.learn(batches)
+            self.job.raise_if_stopped()  # who lost the job while it was learning writes nothing more
             elapsed = time.monotonic() - started
             metrics.update(
                 rollout_s=waited, learn_s=elapsed - waited, step_s=elapsed, tokens_per_s=metrics["tokens"] / elapsed
@@ -110,7 +118,7 @@ class PpoLearner:
         """One PPO step on its batches; returns the step's metrics."""
         self._check_failures(batches)
         config, actor = self.config, self.actor
-        rollout = collate(batches, pack=actor.stack.packs)
+        rollout = collate(batches, row_tokens=config.update.tokens_per_microbatch if actor.stack.packs else None)
         mask = rollout.response_mask
         features = self._lower_features(rollout)
         scored = self._score(rollout, features)
@@ -134,7 +142,6 @@ class PpoLearner:
         self.kl.update(self.step, kl.sequence, len(rollout.rewards))
         mismatch = (scored.old_logprobs - rollout.behavior_logprobs)[mask].abs().mean()
         return {
-            "step": self.step,
             **stats.means(),
             "ratio_first_minibatch": stats.ratio_first_minibatch,
             "epochs": stats.epochs,
@@ -193,6 +200,7 @@ class PpoLearner:
         if self.step:
             ref = self.job.store.publish("adapters", self.job.id, self.step, self.actor.save_adapter)
             log.info("published", extra={"adapter": ref})
+            self.job.event("published", f"policy servers can load {ref}", kind="published", data={"adapter": ref})
 
     def _alert(self, alerts: Sequence[Alert]) -> None:
         for alert in alerts:
