@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -78,24 +79,30 @@ def update_policy(
         config: epochs, minibatches, clipping.
         shuffle_seed: of the minibatch order; derives from job seed and step, so a repeated step is the same.
 
+    Returns:
+        The readings. A loss or gradient that is not finite is among them, and ends the update before the weights
+        change.
+
     Raises:
         RatioCheckFailed: with what to look at.
     """
     stats = UpdateStats()
     parameters = list(actor.trainable().values())
     for epoch in range(config.epochs):
-        kl_sum = 0.0
+        kls = []
         for rows in shuffled_minibatches(len(rollout.rows), config.minibatches, shuffle_seed, epoch):
             optimizer.zero_grad(set_to_none=True)
             readings = _accumulate(actor, rollout, features, targets, config, rows)
             if stats.updates == 0:
                 _check_first_ratio(stats, readings)
-            grad_norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm, error_if_nonfinite=True)
+            grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm))
+            stats.add(**readings, grad_norm=grad_norm)
+            if not math.isfinite(grad_norm + readings["policy_loss"] + readings["value_loss"]):
+                return stats
             optimizer.step()
-            kl_sum += readings["approx_kl"]
-            stats.add(**readings, grad_norm=float(grad_norm))
+            kls.append(readings["approx_kl"])
         stats.epochs = epoch + 1
-        if config.max_kl_per_epoch is not None and kl_sum / config.minibatches > config.max_kl_per_epoch:
+        if config.max_kl_per_epoch is not None and sum(kls) / len(kls) > config.max_kl_per_epoch:
             break
     return stats
 
@@ -151,7 +158,8 @@ def _accumulate(
 
 def _check_first_ratio(stats: UpdateStats, readings: dict[str, float]) -> None:
     stats.ratio_first_minibatch = readings["ratio"]
-    if not readings["log_ratio"] < FIRST_RATIO_TOLERANCE:
+    # NaN passes: the update stops there, and the watchdogs name the cause.
+    if readings["log_ratio"] >= FIRST_RATIO_TOLERANCE:
         raise RatioCheckFailed(
             f"the mean |log ratio| of the first minibatch is {readings['log_ratio']:.3g}, it must be below "
             f"{FIRST_RATIO_TOLERANCE}: old and new log-probabilities come from the same weights here. Look for dropout "

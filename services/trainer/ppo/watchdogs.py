@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 Metrics = Mapping[str, float]
 
+LONG = 10
+"""Steps after which what is normal early on no longer is."""
+
 
 @dataclass(frozen=True)
 class Alert:
@@ -108,6 +111,13 @@ def _clipping(history: Sequence[Metrics], _: float) -> Iterator[Alert]:
         yield Alert("clip_fraction_high", history[-1]["clip_fraction"], 0.5, hint)
 
 
+def _explained_variance(history: Sequence[Metrics], _: float) -> Iterator[Alert]:
+    recent = [row["explained_variance"] for row in history[-LONG:]]
+    if len(recent) == LONG and max(recent) < 0:
+        hint = f"the value head has predicted returns worse than their mean for {LONG} steps; raise value_coefficient"
+        yield Alert("explained_variance_negative", recent[-1], 0.0, hint)
+
+
 def _engine_mismatch(history: Sequence[Metrics], _: float) -> Iterator[Alert]:
     if history[-1]["engine_mismatch"] > 0.05:
         hint = (
@@ -147,6 +157,7 @@ _CHECKS: tuple[Callable[[Sequence[Metrics], float], Iterator[Alert]], ...] = (
     _lengths,
     _entropy,
     _clipping,
+    _explained_variance,
     _engine_mismatch,
     _over_optimisation,
     _repetition,
