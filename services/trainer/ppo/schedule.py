@@ -24,12 +24,12 @@ def derive_seed(*parts: int | str) -> int:
 def step_prompts(config: PpoJobConfig, step: int) -> list[Prompt]:
     """The step's prompts: the data in a new random order every pass, each prompt once a pass."""
     count, size = len(config.prompts), config.rollout.prompts_per_step
-    chosen = []
-    for position in range(step * size, (step + 1) * size):
-        order = list(range(count))
-        random.Random(derive_seed("prompts", config.seed, position // count)).shuffle(order)
-        chosen.append(config.prompts[order[position % count]])
-    return chosen
+    first, end = step * size, (step + 1) * size
+    orders = {}
+    for turn in range(first // count, (end - 1) // count + 1):
+        orders[turn] = list(range(count))
+        random.Random(derive_seed("prompts", config.seed, turn)).shuffle(orders[turn])
+    return [config.prompts[orders[position // count][position % count]] for position in range(first, end)]
 
 
 def rollout_tasks(config: PpoJobConfig, job: str, step: int) -> list[RolloutTask]:
