@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlhf.artifacts.store import sync_folder, verify_manifest, write_manifest
+from rlhf.contracts.errors import Conflict
 
 KEPT = 2
 
@@ -62,25 +63,32 @@ def save_checkpoint(
         (temporary / "state.json").write_text(json.dumps({"step": step, "state": state, "history": list(history)}))
         write_manifest(temporary)
         if target.exists():
-            shutil.rmtree(target)
+            # Out of the way in one move: a crash amid deletions must not leave half a checkpoint as the newest.
+            target.rename(folder / f".{uuid.uuid4().hex}")
         temporary.rename(target)
         sync_folder(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in sorted(folder.glob("step-*"))[:-KEPT]:
-        shutil.rmtree(old)
+    # Hidden folders are what crashes left; a job has one writer at a time.
+    for old in [*sorted(folder.glob("step-*"))[:-KEPT], *folder.glob(".*")]:
+        shutil.rmtree(old, ignore_errors=True)  # what cannot be deleted now is tried again at the next step
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint, or None when there is none.
 
     Raises:
-        Conflict: the newest is damaged; names the file. Remove that folder to go on from the one before.
+        Conflict: the newest is damaged; names the file.
     """
     folders = sorted(folder.glob("step-*"))
     if not folders:
         return None
-    verify_manifest(folders[-1])
+    try:
+        verify_manifest(folders[-1])
+    except Conflict as error:
+        raise Conflict(
+            f"checkpoint {folders[-1]} is damaged ({error}); restore that folder from a backup, or submit the job again"
+        ) from error
     saved = json.loads((folders[-1] / "state.json").read_text())
     return Checkpoint(
         step=saved["step"],
@@ -97,10 +105,13 @@ def restore(checkpoint: Checkpoint, parameters: Mapping[str, nn.Parameter], opti
     Raises:
         ValueError: the checkpoint belongs to another model or adapter.
     """
-    if set(checkpoint.parameters) != set(parameters):
-        odd = sorted(set(checkpoint.parameters) ^ set(parameters))[0]
+    saved = {name: tuple(tensor.shape) for name, tensor in checkpoint.parameters.items()}
+    wanted = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    if saved != wanted:
+        odd = min(name for name in {**saved, **wanted} if saved.get(name) != wanted.get(name))
         raise ValueError(
-            f"the checkpoint and the model do not have the same parameters, such as {odd}; was RLHF_MODEL changed?"
+            f"the checkpoint does not belong to the model: {odd} has shape {saved.get(odd)} in the checkpoint and "
+            f"{wanted.get(odd)} in the model; was RLHF_MODEL changed?"
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
