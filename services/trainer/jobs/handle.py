@@ -73,7 +73,7 @@ class JobHandle:
         self._progressed = step, now
         values = {name: finite(float(value)) for name, value in metrics.items()}
         known = {name: value for name, value in values.items() if value is not None}
-        self._series.write({"step": step, "time": time.time(), **values})
+        self._series.write({**values, "step": step, "time": time.time()})
         self._jobs.progress(self.id, step, total, known, self._step_s)
         data = {"step": step, "total": total, "metrics": values}
         self._jobs.add_event(self.id, "progress", "info", "progress", f"step {step} of {total}", data)

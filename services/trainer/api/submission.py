@@ -1,0 +1,108 @@
+"""Takes a job in: checks what it refers to, writes its config to its folder, makes its record, queues it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from rlhf.artifacts.store import ArtifactStore, sync_file, sync_folder
+from rlhf.contracts.errors import Conflict, InvalidInput, NotFound
+from rlhf.contracts.jobs import JobStatus, PpoJobConfig, RewardModelJobConfig
+from services.trainer.jobs.celery_app import send_learn
+from services.trainer.jobs.handle import CONFIG_FILE
+from services.trainer.jobs.store import Idempotency, JobStore
+from services.trainer.settings import ApiSettings
+
+log = logging.getLogger(__name__)
+AnyJobConfig = PpoJobConfig | RewardModelJobConfig
+_PREFIXES = {"ppo": "ppo", "reward_model": "rm"}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where jobs come in.
+
+    Attributes:
+        settings: of the API.
+        jobs: records.
+        store: artifacts.
+        app: sends to the learner's queue.
+    """
+
+    settings: ApiSettings
+    jobs: JobStore
+    store: ArtifactStore
+    app: Celery
+
+
+def submit(desk: Desk, config: AnyJobConfig, key: str | None) -> JobStatus:
+    """Queues a job.
+
+    Args:
+        desk: where.
+        config: validated.
+        key: the caller's Idempotency-Key; the same key and config give the same job.
+
+    Raises:
+        InvalidInput: the reward model does not exist or is damaged.
+        Conflict: the key was used with another config.
+    """
+    body = config.model_dump_json(by_alias=True).encode()
+    idempotency = None
+    if key is not None:
+        idempotency = Idempotency(key, hashlib.sha256(body).hexdigest(), desk.settings.idempotency_ttl_s)
+        if (earlier := desk.jobs.earlier(idempotency)) is not None:
+            return desk.jobs.status(earlier)
+    if isinstance(config, PpoJobConfig):
+        _check_reward_model(desk.store, config.reward_model)
+    folder = _new_folder(desk.store, _PREFIXES[config.kind])
+    try:
+        _write_durably(folder / CONFIG_FILE, body)
+        job = desk.jobs.create(folder.name, config.kind, _total_steps(config), idempotency)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    if job != folder.name:
+        # The same request came twice at the same time, and the other one was first.
+        shutil.rmtree(folder)
+        return desk.jobs.status(job)
+    try:
+        send_learn(desk.app, job)
+    except OperationalError as error:
+        log.warning("message not sent, the reconciler will", extra={"job": job, "error": str(error)})
+    return desk.jobs.status(job)
+
+
+def _check_reward_model(store: ArtifactStore, ref: str) -> None:
+    try:
+        store.resolve("reward_models", ref)
+    except (NotFound, Conflict) as error:
+        message = f"reward_model {ref!r} cannot be used: {error}; name one that a reward_model job published"
+        raise InvalidInput(message) from error
+
+
+def _new_folder(store: ArtifactStore, prefix: str) -> Path:
+    while True:
+        job = f"{prefix}-{secrets.token_hex(4)}"
+        names = (store.root / folder / job for folder in ("jobs", "adapters", "reward_models"))
+        if not any(name.exists() for name in names):
+            return store.job_folder(job)
+
+
+def _total_steps(config: AnyJobConfig) -> int:
+    return config.steps if isinstance(config, PpoJobConfig) else config.epochs
+
+
+def _write_durably(path: Path, body: bytes) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(body)
+    sync_file(temporary)
+    temporary.replace(path)
+    sync_folder(path.parent)
