@@ -15,6 +15,7 @@ from rlhf.evaluation.text_metrics import rep_n
 from rlhf.lm.loading import LanguageModel
 from services.trainer.experience.batch import ExperienceBatch
 from services.trainer.jobs.handle import JobHandle
+from services.trainer.jobs.store import Level
 from services.trainer.ppo.actor import Actor
 from services.trainer.ppo.advantages import explained_variance, gae, whiten
 from services.trainer.ppo.checkpoint import load_newest, restore, save_checkpoint
@@ -205,7 +206,7 @@ class PpoLearner:
     def _alert(self, alerts: Sequence[Alert]) -> None:
         for alert in alerts:
             data = {"step": self.step, "value": alert.value, "threshold": alert.threshold, "hint": alert.hint}
-            level = "error" if alert.fatal else "warning"
+            level: Level = "error" if alert.fatal else "warning"
             self.job.event(alert.name, alert.message, kind="watchdog", level=level, data=data)
         fatal = [alert for alert in alerts if alert.fatal]
         if fatal:
