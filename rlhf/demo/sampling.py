@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils.logging import disable_progress_bar
 
 from rlhf.demo.dataset import SYSTEM_PROMPT
 from rlhf.demo.prompts import Prompt
@@ -96,6 +97,7 @@ def sample_responses(
     Yields:
         The samples of one batch.
     """
+    disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(model_dir, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype).eval()
     for setting in SETTINGS:
