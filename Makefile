@@ -53,7 +53,7 @@ clean:
 $(VENV)/bin/python:
 	@for python in $(PYTHON) python3.11 python3 python; do \
 	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	    echo "Making $(VENV) with $$python"; exec $$python -m venv $(VENV); \
+	    echo "Making $(VENV) with $$python"; $$python -m venv $(VENV) && exit 0; rm -rf $(VENV); exit 1; \
 	  fi; \
 	done; \
 	echo "No Python 3.11 or later found as python3.11, python3 or python; install one, or say make PYTHON=/path/to/it" >&2; exit 1
