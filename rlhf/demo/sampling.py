@@ -81,7 +81,13 @@ class Sample:
 
 
 def sample_responses(
-    model_dir: Path, prompts: Sequence[Prompt], *, seed: int, dtype: torch.dtype, batch_size: int
+    model_dir: Path,
+    prompts: Sequence[Prompt],
+    *,
+    seed: int,
+    dtype: torch.dtype,
+    batch_size: int,
+    settings: Sequence[Setting] = SETTINGS,
 ) -> Iterator[list[Sample]]:
     """Sample every setting's responses, batch by batch.
 
@@ -93,14 +99,17 @@ def sample_responses(
         seed: Seed of all draws.
         dtype: Dtype of the weights.
         batch_size: Prompts a batch.
+        settings: What to sample under.
 
     Yields:
         The samples of one batch.
     """
     disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(model_dir, padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # masked wherever it pads, so any token would do
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype).eval()
-    for setting in SETTINGS:
+    for setting in settings:
         chosen = [prompt for i, prompt in enumerate(prompts) if i % setting.every == setting.offset]
         texts = {prompt.id: _chat(tokenizer, setting.system, prompt.prompt) for prompt in chosen}
         # Neighbours of similar length waste little on padding; the id breaks ties the same way each time.
