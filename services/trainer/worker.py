@@ -14,10 +14,12 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any
 
 from celery import Celery, signals
 from celery.platforms import SecurityWarning
+from celery.worker import state
 from prometheus_client import start_http_server
 from redis import Redis
 
@@ -28,6 +30,7 @@ from services.trainer.jobs.tasks import ENTRY_POINTS, Learner, hand_back, load_b
 from services.trainer.settings import LearnerSettings, RolloutSettings, WorkerSettings
 
 log = logging.getLogger(__name__)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,25 +91,27 @@ def _work(
     def configure(**_: Any) -> None:
         configure_logs(settings.log_level)
 
+    def stop(number: int, frame: FrameType | None) -> None:
+        state.should_stop = 0
+        if not stopping.is_set():
+            stopping.set()
+            timer = threading.Timer(settings.stop_grace_s + 1.5, _leave, [hand_back])
+            timer.daemon = True
+            timer.start()
+
     @signals.worker_ready.connect(weak=False)
     def announce(**_: Any) -> None:
-        # Celery's own handlers restart the worker on SIGHUP and exit with 1 on SIGINT.
-        for number in (signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.getsignal(signal.SIGTERM))
+        # In place of Celery's handlers, which restart the worker on SIGHUP and exit with 1 on SIGINT.
+        for number in STOP_SIGNALS:
+            signal.signal(number, stop)
         if settings.metrics_port is not None:
             server, _thread = start_http_server(settings.metrics_port, addr=settings.metrics_host)
             log.info("metrics", extra={"port": server.server_port})
         log.info("ready", extra={"queue": queue, "concurrency": concurrency})
 
-    @signals.worker_shutting_down.connect(weak=False)
-    def stop(**_: Any) -> None:
-        if stopping.is_set():
-            return
-        stopping.set()
-        timer = threading.Timer(settings.stop_grace_s + 1.0, _leave, [hand_back])
-        timer.daemon = True
-        timer.start()
-
+    # Until it is ready, nothing is running that would have to be brought to a stop.
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: sys.exit(0))
     worker = app.Worker(
         hostname=f"{queue}-{os.getpid()}@%h",
         queues=[queue],

@@ -1,0 +1,79 @@
+"""A learner worker whose jobs do no training: what they do is named by the job's first prompt."""
+
+import sys
+import threading
+import time
+
+from rlhf.contracts.policy import SamplingParams
+from rlhf.contracts.rollout import RolloutTask
+from services.trainer.jobs.handle import JobHandle
+from services.trainer.settings import LearnerSettings
+from services.trainer.worker import run_learner
+
+
+def run(job: JobHandle, base: str) -> None:
+    assert base == "base"
+    {"count": count, "fail": fail, "hang": hang, "pull": pull, "die": die}[job.config.prompts[0]](job)
+
+
+def count(job: JobHandle) -> None:
+    """Counts to `steps`, with a checkpoint after each, a tenth of a second apart."""
+    checkpoint = job.folder / "checkpoint"
+    done = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    for step in range(done + 1, job.config.steps + 1):
+        job.raise_if_stopped()
+        time.sleep(0.1)
+        checkpoint.write_text(str(step))
+        job.progress(step, job.config.steps, {"step_squared": step**2, "odd": float("nan")})
+
+
+def fail(job: JobHandle) -> None:
+    job.event("about_to_fail", "on purpose", level="warning", data={"why": "a test"})
+    raise ValueError("broken on purpose")
+
+
+def hang(job: JobHandle) -> None:
+    """A step that never ends and never looks."""
+    job.event("hanging", "now")
+    threading.Event().wait()
+
+
+def die(job: JobHandle) -> None:
+    """What the kernel does to a process without memory."""
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def pull(job: JobHandle) -> None:
+    """One step after the other; says what came."""
+    checkpoint = job.folder / "checkpoint"
+    done = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    shards = job.config.rollout.shards
+    for step in range(done, job.config.steps):
+        job.enqueue([task(job, step, shard) for shard in range(shards)])
+        batches = job.pull(step, shards)
+        responses = [response for batch in batches for response in batch.responses]
+        checkpoint.write_text(str(step + 1))
+        job.acknowledge(batches)
+        job.progress(step + 1, job.config.steps, {"samples": len(responses)})
+        job.event("pulled", " ".join(responses), data={"failures": [f for batch in batches for f in batch.failures]})
+
+
+def task(job: JobHandle, step: int, shard: int) -> RolloutTask:
+    return RolloutTask(
+        job=job.id,
+        step=step,
+        shard=shard,
+        policy_version=0,
+        adapter=None,
+        prompts=[f"prompt-{step}-{shard}"],
+        sampling=SamplingParams(n=2, seed=10 * step + shard),
+        reward_model=job.config.reward_model,
+        aggregation=job.config.aggregation,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_learner(LearnerSettings(), {"ppo": f"{__spec__.name}:run"}, lambda settings: "base"))
