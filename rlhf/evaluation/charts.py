@@ -92,7 +92,7 @@ def line_chart(
 
 def interval_bar(point: float, low: float, high: float, *, title: str, reference: float = 0.5) -> Markup:
     """Draw a share in [0, 1] with its interval on a line from 0 to 1, and a dashed line at `reference`."""
-    width, height, margin, y = 480, 64, 16, 26
+    width, height, margin, y = 360, 64, 20, 26
 
     def x(share: float) -> float:
         return margin + min(max(share, 0.0), 1.0) * (width - 2 * margin)

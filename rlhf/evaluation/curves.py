@@ -31,7 +31,7 @@ _PLOTS = (
     _Plot("beta", "KL weight β", "reward per nat", "How much a nat of KL costs.", include=(0.0,)),
     _Plot("uncertainty_mean", "Ensemble disagreement", "score, std over members", "", (0.0,)),
     _Plot("response_length", "Response length", "tokens", "", (0.0,)),
-    _Plot("eos_rate", "Responses that end by themselves", "share", "The others hit the length limit.", (0.0, 1.0)),
+    _Plot("eos_rate", "Responses that end", "share", "The others hit the length limit.", (0.0, 1.0)),
     _Plot(
         "policy_loss", "Policy loss", "clipped PPO objective, negated", "Signed; its level alone says little.", (0.0,)
     ),
@@ -39,7 +39,7 @@ _PLOTS = (
     _Plot(
         "explained_variance",
         "Explained variance",
-        "share of the returns'",
+        "share of the returns' variance",
         "1: the value head is right.",
         (0.0,),
         floor=-1,
@@ -48,7 +48,7 @@ _PLOTS = (
     _Plot("clip_fraction", "Clip fraction", "share of tokens", "Above 0.5 the updates are too large.", (0.0,)),
     _Plot(
         "ratio_first_minibatch",
-        "Ratio of the first minibatch",
+        "First minibatch's ratio",
         "new / old probability",
         "1 unless masks, shifts, dropout or weights disagree.",
         reference=1.0,
@@ -59,13 +59,13 @@ _PLOTS = (
 
 @dataclass(frozen=True)
 class Curve:
-    """One curve, drawn: `ends` are its first and last known value, None without any."""
+    """One curve, drawn: `ends` tells its first and last known value, None without any."""
 
     key: str
     title: str
     unit: str
     note: str
-    ends: tuple[float, float] | None
+    ends: str | None
     svg: Markup
 
 
@@ -97,7 +97,7 @@ def _draw(plot: _Plot, report: Report) -> Curve:
     if len(known) < len(values):
         notes.append(f"{len(values) - len(known)} of {len(values)} steps have no finite value.")
     if plot.floor is not None and any(value < plot.floor for value in known):
-        notes.append(f"Hollow: below {plot.floor:g}.")
+        notes.append(f"Hollow: below {plot.floor:g}.".replace("-", "−"))
     chart = line_chart(
         values,
         title=plot.title,
@@ -109,7 +109,7 @@ def _draw(plot: _Plot, report: Report) -> Curve:
         floor=plot.floor,
         marks=sorted({int(step) for step in map(_step_of, items(report.get("warnings"))) if step is not None}),
     )
-    ends = (known[0], known[-1]) if known else None
+    ends = f"{known[0]:.3g} → {known[-1]:.3g}".replace("-", "−") if known else None
     return Curve(plot.key, plot.title, plot.unit, " ".join(notes), ends, chart)
 
 

@@ -21,13 +21,13 @@ REPEATED_WORDS = 4  # rep-4's n: what the table counts is what the samples mark
 Sample = Mapping[str, Any]
 
 
-# key, name, unit, what is better: 1 more, -1 less, 0 neither
+# key, name, unit, what is better: 1 more, -1 less, 0 neither (less variety is wrong only when the checks say so)
 _COMPARED = (
     ("gold_mean", "Gold reward", "rubric score", 1),
     ("proxy_mean", "Learned reward", "ensemble score", 1),
     ("uncertainty_mean", "Ensemble disagreement", "score, std over members", -1),
     ("rep4", "Repetition (rep-4)", "share of 4-grams", -1),
-    ("distinct2", "Variety (distinct-2)", "share of 2-grams", 1),
+    ("distinct2", "Variety (distinct-2)", "share of 2-grams", 0),
     ("eos_rate", "Responses that end by themselves", "share", 1),
     ("length_mean", "Response length", "tokens", 0),
 )
@@ -64,6 +64,8 @@ def show_number(value: object, digits: int = 3) -> str:
     known = number(value)
     if known is None:
         return "–"
+    if abs(known) >= 10:
+        digits = min(digits, 1)
     plain = f"{known:,.{digits}f}" if known == 0 or 10**-digits <= abs(known) < 1e6 else f"{known:.{digits}g}"
     return plain.replace("-", "−")
 
@@ -146,7 +148,7 @@ def _reward_model(part: Mapping[str, Any]) -> dict[str, Any]:
     baseline = number(part.get("accuracy_length_baseline"))
     named = [("Ensemble", number(part.get("accuracy_ensemble")))]
     named += [(f"Member {i}", value) for i, value in enumerate(series(part, "accuracy_members"), start=1)]
-    named += [("Length alone (the longer or shorter one, whichever is better)", baseline)]
+    named += [("Length alone", baseline)]
     rows = [
         {
             "name": name,

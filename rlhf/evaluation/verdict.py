@@ -99,13 +99,13 @@ def _judge_training(report: Report) -> list[Claim]:
         ),
         _claim(
             f"Probability ratio of each first minibatch within {MOST_RATIO_ERROR:g} of 1",
-            lambda error: f"at most {error:.1e} away",
+            lambda error: f"at most {error:.2g} away".replace("-", "−"),
             lambda error: error <= MOST_RATIO_ERROR,
             ratio,
         ),
         _claim(
             "KL per sequence: not negative on average",
-            lambda kl: f"mean {kl:.3f} nats",
+            lambda kl: f"mean {kl:.3f} nats".replace("-", "−"),
             lambda kl: kl >= 0,
             _over(fmean, series(ppo, "kl_sequence")),
         ),
@@ -123,13 +123,19 @@ def _judge_outcome(report: Report) -> list[Claim]:
     win = interval(section(report, "win_rate"), "gold_ci95")
 
     def change(text: str, key: str, holds: Callable[[float, float], bool]) -> Claim:
-        return _claim(text, "{:.3f} → {:.3f}".format, holds, number(before.get(key)), number(after.get(key)))
+        return _claim(
+            text,
+            lambda a, b: f"{a:.3f} → {b:.3f}".replace("-", "−"),
+            holds,
+            number(before.get(key)),
+            number(after.get(key)),
+        )
 
     return [
         change("Gold reward: higher after than before", "gold_mean", lambda a, b: b > a),
         change("Learned reward: higher after than before", "proxy_mean", lambda a, b: b > a),
         _claim(
-            "Win rate by gold reward: 95% interval above 50 %",
+            "Win rate by gold reward: 95% interval above 50%",
             "{:.1%} to {:.1%}".format,
             lambda low, high: low > 0.5,
             *(win or (None, None)),
@@ -213,7 +219,7 @@ def _trouble(report: Report) -> tuple[str, bool]:
 
 def _claim(text: str, show: Callable[..., str], holds: Callable[..., bool], *values: float | None) -> Claim:
     if any(value is None for value in values):
-        return Claim(text, "not reported", None)
+        return Claim(text, "not enough values", None)
     return Claim(text, show(*values), holds(*values))
 
 
