@@ -11,6 +11,7 @@ from typing import Any
 
 from celery import Celery, Task
 from celery.exceptions import Reject
+from pydantic import ValidationError
 from redis import Redis
 
 from rlhf.contracts.errors import Overloaded, ServiceError, Unavailable
@@ -56,7 +57,11 @@ def register_rollouts(app: Celery, roller: Roller) -> None:
     # max_retries=None: how often is decided here, where the reason is known.
     @app.task(name=ROLLOUT, bind=True, max_retries=None)
     def rollout(self: Task, message: dict[str, Any]) -> None:
-        task = RolloutTask.model_validate(message)
+        try:
+            task = RolloutTask.model_validate(message)
+        except ValidationError as error:
+            _refuse(roller.redis, message, str(error))
+            return
         if roller.stopping.is_set():
             raise Reject("the worker is stopping", requeue=True)
         stream = ExperienceStream(roller.redis, task.job)
@@ -131,6 +136,14 @@ def _attempt(celery_task: Task, roller: Roller, stream: ExperienceStream, task: 
         return "failed"
     _push(stream, batch)
     return "succeeded"
+
+
+def _refuse(redis: Redis, message: dict[str, Any], reason: str) -> None:
+    """Fails the batch of a message that this worker cannot read: the learner would send it for ever."""
+    log.error("rollout message is malformed", extra={"reason": reason})
+    job = str(message.get("job"))
+    batch_id = f"{job}:{message.get('step')}:{message.get('shard')}"
+    ExperienceStream(redis, job).record_failure(batch_id, f"malformed message; update the worker: {reason}")
 
 
 def _push(stream: ExperienceStream, batch: ExperienceBatch) -> None:
