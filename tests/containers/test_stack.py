@@ -1,0 +1,210 @@
+"""The Compose stack with a tiny model: what it answers, that it trains, survives a crash, and is locked down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.containers.conftest import StartStack
+from tests.containers.stack import HTTP_SERVICES, LONG_RUNNING, Stack, submit, wait_for_job
+from tests.tiny_models import save_tiny_llama
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
+
+WORDS = ("sky", "sea", "sun", "ice", "oak", "owl", "fox", "bee")
+PAIRS = [{"prompt": f"Say {word}", "chosen": f"{word}.", "rejected": f"{word} {word} {word}"} for word in WORDS]
+REWARD_MODEL = {
+    "kind": "reward_model",
+    "pairs": PAIRS,
+    "members": 2,
+    "trunk_layers": 2,
+    "lora_r": 2,
+    "epochs": 1,
+    "max_length": 128,
+}
+
+
+@pytest.fixture(scope="module")
+def stack(start_stack: StartStack, tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    models = tmp_path_factory.mktemp("models")
+    save_tiny_llama(models / "tiny")
+    for path in (models, *models.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return start_stack("tiny", {"RLHF_MODELS": str(models), "RLHF_MODEL": "/models/tiny", "RLHF_THREADS": "1"})
+
+
+@pytest.fixture(scope="module")
+def key(stack: Stack) -> str:
+    return stack.secret("api_key")
+
+
+@pytest.fixture(scope="module")
+def policy(stack: Stack, key: str) -> Iterator[httpx.Client]:
+    with stack.client("policy", key=key) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def reward(stack: Stack, key: str) -> Iterator[httpx.Client]:
+    with stack.client("reward", key=key) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def trainer(stack: Stack, key: str) -> Iterator[httpx.Client]:
+    with stack.client("trainer", key=key) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def reward_model(trainer: httpx.Client) -> str:
+    """A reward model that the stack trained."""
+    job = submit(trainer, REWARD_MODEL)
+    wait_for_job(trainer, job)
+    return f"{job}@1"
+
+
+def ppo_job(reward_model: str, steps: int) -> dict[str, Any]:
+    return {
+        "kind": "ppo",
+        "prompts": ["Say sky", "Say sea"],
+        "reward_model": reward_model,
+        "steps": steps,
+        "rollout": {"prompts_per_step": 2, "samples_per_prompt": 2, "max_new_tokens": 8},
+        "update": {"epochs": 1, "minibatches": 1},
+        "lora": {"r": 2, "alpha": 4},
+    }
+
+
+def test_generates_in_the_native_dialect(policy: httpx.Client) -> None:
+    body = {
+        "prompts": ["Say sky", [{"role": "user", "content": "Say sea"}]],
+        "sampling": {"max_new_tokens": 6, "seed": 1, "n": 2},
+        "return": {"token_ids": True, "logprobs": True},
+    }
+    results = policy.post("/generate", json=body).raise_for_status().json()["results"]
+    assert len(results) == 4  # 2 prompts x 2 samples
+    assert all(len(r["behavior_logprobs"]) == len(r["token_ids"]) <= 6 for r in results)
+    again = policy.post("/generate", json=body).raise_for_status().json()["results"]
+    assert [r["text"] for r in again] == [r["text"] for r in results]
+
+
+def test_generates_in_the_dialect_of_tgi(policy: httpx.Client) -> None:
+    body = {"inputs": "Say sky", "parameters": {"max_new_tokens": 6, "details": True, "seed": 1}}
+    answer = policy.post("/generate", json=body).raise_for_status().json()
+    assert isinstance(answer["generated_text"], str)
+    assert answer["details"]["generated_tokens"] <= 6
+
+
+@pytest.mark.parametrize("service", HTTP_SERVICES)
+@pytest.mark.parametrize("wrong", [None, "wrong"])
+def test_refuses_requests_without_the_key(stack: Stack, service: str, wrong: str | None) -> None:
+    path = {"policy": "/generate", "reward": "/reward", "trainer": "/jobs"}[service]
+    with stack.client(service, key=wrong) as client:
+        answer = client.post(path, json={})
+        assert (answer.status_code, answer.json()["error_type"]) == (401, "unauthorized")
+        assert client.get("/health").status_code == 200
+        assert client.get("/ready").status_code == 200
+        assert "rlhf_http_requests_total" in client.get("/metrics").text
+
+
+def test_trains_a_reward_model_and_scores_with_it(reward: httpx.Client, reward_model: str) -> None:
+    samples = [{"prompt": "Say sky", "response": text} for text in ("sky.", "sky sky sky")]
+    body = reward.post("/reward", json={"samples": samples, "model": reward_model}).raise_for_status().json()
+    assert body["model"] == reward_model
+    assert [len(result["members"]) for result in body["results"]] == [2, 2]
+
+
+def test_trains_the_policy_and_serves_what_it_learned(
+    trainer: httpx.Client, policy: httpx.Client, reward_model: str
+) -> None:
+    job = submit(trainer, ppo_job(reward_model, steps=2))
+    status = wait_for_job(trainer, job)
+    assert (status["step"], status["attempts"]) == (2, 1)
+    assert [row["step"] for row in trainer.get(f"/jobs/{job}/metrics").json()["rows"]] == [1, 2]
+    body = {"prompts": ["Say sky"], "adapter": f"{job}@2", "sampling": {"max_new_tokens": 6, "seed": 1}}
+    answer = policy.post("/generate", json=body).raise_for_status().json()
+    assert (answer["adapter"], answer["policy_version"]) == (f"{job}@2", 2)
+
+
+def test_a_job_survives_the_death_of_its_learner(stack: Stack, trainer: httpx.Client, reward_model: str) -> None:
+    job = submit(trainer, ppo_job(reward_model, steps=12))
+    wait_for_job(trainer, job, lambda status: status["step"] >= 2)
+    before = stack.inspect("learner")
+    # The child of the container's init. Not `docker kill`: that counts as an operator's wish, and nothing restarts.
+    stack.execute("learner", "sh", "-c", "kill -KILL $(cat /proc/1/task/1/children)")
+    status = wait_for_job(trainer, job)
+    after = stack.inspect("learner")
+    assert after["RestartCount"] == before["RestartCount"] + 1
+    assert (status["step"], status["attempts"]) == (12, 2)
+    assert [row["step"] for row in trainer.get(f"/jobs/{job}/metrics").json()["rows"]] == list(range(1, 13))
+
+
+@pytest.mark.parametrize("service", LONG_RUNNING)
+def test_containers_are_locked_down(stack: Stack, service: str) -> None:
+    container = stack.inspect(service)
+    host = container["HostConfig"]
+    assert (host["ReadonlyRootfs"], host["Init"], host["Privileged"]) == (True, True, False)
+    assert (host["CapDrop"], host["CapAdd"]) == (["ALL"], None)
+    assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert min(host["Memory"], host["PidsLimit"]) > 0
+    status = stack.execute(service, "cat", "/proc/self/status").stdout
+    facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    uid = "999" if service == "redis" else "10001"
+    assert facts["Uid"].split() == [uid] * 4
+    assert int(facts["CapEff"], 16) == 0
+    assert facts["NoNewPrivs"].strip() == "1"
+    for folder in ("/", "/app", "/usr/bin", "/venv"):
+        assert stack.execute(service, "touch", f"{folder}/written", check=False).returncode != 0
+    # Published to this machine alone, and Redis not at all.
+    published = [b["HostIp"] for bindings in container["NetworkSettings"]["Ports"].values() for b in bindings or []]
+    assert published == (["127.0.0.1"] if service in ("policy", "reward", "trainer-api") else [])
+
+
+def test_redis_wants_its_password_and_shows_itself_to_its_clients_alone(stack: Stack) -> None:
+    refused = stack.execute("redis", "redis-cli", "ping", check=False).stdout
+    assert "NOAUTH" in refused
+    assert stack.execute("redis", "cat", "/secrets/api_key", check=False).returncode != 0
+    look = "import socket; socket.create_connection(('redis', 6379), timeout=3)"
+    assert stack.execute("trainer-api", "python", "-c", look, check=False).returncode == 0
+    for outsider in ("policy", "reward"):
+        assert stack.execute(outsider, "python", "-c", look, check=False).returncode != 0
+    ask = 'REDISCLI_AUTH="$(cat /secrets/redis_password)" redis-cli config get appendonly appendfsync maxmemory-policy'
+    lines = stack.execute("redis", "sh", "-c", ask).stdout.split()
+    seen = dict(zip(lines[::2], lines[1::2], strict=True))
+    assert (seen["appendonly"], seen["appendfsync"], seen["maxmemory-policy"]) == ("yes", "everysec", "noeviction")
+
+
+def test_secrets_and_warnings_are_in_no_log(stack: Stack, key: str) -> None:
+    password = stack.secret("redis_password")
+    for service in (*LONG_RUNNING, "secrets", "weights"):
+        shown = json.dumps(stack.inspect(service))
+        lines = stack.logs(service)
+        for secret in (key, password):
+            assert secret not in shown
+            assert not [line for line in lines if secret in line]
+        if service == "redis":
+            continue
+        records = [json.loads(line) for line in lines]  # every line is a JSON object
+        foreign = ("py.warnings", "transformers", "tokenizers", "torch", "peft", "huggingface_hub")
+        assert not [r for r in records if r["logger"].startswith(foreign) and r["level"] in ("warning", "error")]
+
+
+def test_stops_cleanly_and_comes_back_with_its_data(
+    stack: Stack, trainer: httpx.Client, policy: httpx.Client, reward: httpx.Client, reward_model: str
+) -> None:
+    known = {job["id"]: job["state"] for job in trainer.get("/jobs").json()}
+    stack.compose("stop", timeout=180)
+    ends = {service: stack.inspect(service)["State"] for service in LONG_RUNNING}
+    assert {service: (end["ExitCode"], end["OOMKilled"]) for service, end in ends.items()} == dict.fromkeys(
+        LONG_RUNNING, (0, False)
+    )
+    stack.up()
+    assert {job["id"]: job["state"] for job in trainer.get("/jobs").json()} == known
+    body = {"samples": [{"prompt": "Say sky", "response": "sky."}], "model": reward_model}
+    assert reward.post("/reward", json=body).status_code == 200
+    assert policy.post("/generate", json={"prompts": ["Say sky"], "sampling": {"max_new_tokens": 2}}).status_code == 200
