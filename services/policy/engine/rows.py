@@ -1,0 +1,124 @@
+"""Rows: one response in the making each, with all that it needs to be continued beside any others."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rlhf.contracts.errors import ServiceError
+from rlhf.contracts.policy import FinishReason, SamplingParams
+from services.policy.engine.stops import StopMatcher
+
+UNIFORMS_AT_A_TIME = 64
+
+
+def sample_seed(seed: int, prompt: int, sample: int) -> int:
+    """The seed of one sample of a request: it depends on its place in the request and on nothing else."""
+    digest = hashlib.sha256(f"{seed}:{prompt}:{sample}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") & (2**63 - 1)
+
+
+class UniformStream:
+    """Numbers in [0, 1) from a generator of its own, one a token."""
+
+    def __init__(self, seed: int) -> None:
+        """Args: seed, 0 to 2**63 - 1."""
+        self._generator = torch.Generator().manual_seed(seed)
+        self._numbers: list[float] = []
+
+    def next(self) -> float:
+        """The next number."""
+        if not self._numbers:
+            self._numbers = torch.rand(UNIFORMS_AT_A_TIME, generator=self._generator).tolist()[::-1]
+        return self._numbers.pop()
+
+
+@dataclass(eq=False)
+class Row:
+    """One response in the making.
+
+    Attributes:
+        prompt_index: which of its request's prompts it answers.
+        sample_index: which of the prompt's samples it is.
+        prompt_ids: at least one token.
+        sampling: how to sample.
+        uniforms: where its random numbers come from.
+        abandoned: set when nobody waits for its request any more; shared by the request's rows.
+        stop: watches for stop texts; None when there are none.
+        token_ids: the response so far, EOS included.
+        behavior_logprobs: of each token under the distribution sampled from.
+        model_logprobs: of each token under the plain model at this temperature.
+        finish_reason: None while it is being made.
+        failure: why it cannot be finished.
+    """
+
+    prompt_index: int
+    sample_index: int
+    prompt_ids: list[int]
+    sampling: SamplingParams
+    uniforms: UniformStream
+    abandoned: threading.Event
+    stop: StopMatcher | None = None
+    token_ids: list[int] = field(default_factory=list)
+    behavior_logprobs: list[float] = field(default_factory=list)
+    model_logprobs: list[float] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    failure: ServiceError | None = None
+
+    def add(self, token: int, behavior: float, model: float, eos_ids: frozenset[int]) -> None:
+        """Takes the next token and decides whether the response ends with it."""
+        self.token_ids.append(token)
+        self.behavior_logprobs.append(behavior)
+        self.model_logprobs.append(model)
+        if token in eos_ids:
+            self.finish_reason = "eos_token"
+        elif self.stop is not None and self.stop.add(token):
+            self.finish_reason = "stop_sequence"
+        elif len(self.token_ids) >= self.sampling.max_new_tokens:
+            self.finish_reason = "length"
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """The sampling settings of B rows as tensors, in the rows' order.
+
+    Attributes:
+        temperature: [B] float32; 1 for greedy rows, whose log-probabilities are those of the model as it is.
+        greedy: [B] bool.
+        top_k: [B] int64; 0 is off.
+        top_p: [B] float32; 1 is off.
+        repetition_penalty: [B] float32; 1 is off.
+        ngram: [B] int64; 0 is off.
+        min_new_tokens: [B] int64.
+    """
+
+    temperature: Tensor
+    greedy: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    repetition_penalty: Tensor
+    ngram: Tensor
+    min_new_tokens: Tensor
+
+    @classmethod
+    def of(cls, rows: list[Row], device: torch.device) -> RowSettings:
+        """The settings of these rows."""
+        all_settings = [row.sampling for row in rows]
+        greedy = torch.tensor([s.temperature == 0 for s in all_settings], device=device)
+
+        def column(name: str, dtype: torch.dtype) -> Tensor:
+            return torch.tensor([getattr(s, name) for s in all_settings], dtype=dtype, device=device)
+
+        return cls(
+            temperature=column("temperature", torch.float32).masked_fill(greedy, 1.0),
+            greedy=greedy,
+            top_k=column("top_k", torch.int64),
+            top_p=column("top_p", torch.float32),
+            repetition_penalty=column("repetition_penalty", torch.float32),
+            ngram=column("no_repeat_ngram_size", torch.int64),
+            min_new_tokens=column("min_new_tokens", torch.int64),
+        )
