@@ -21,11 +21,10 @@ from celery import Celery, signals
 from celery.platforms import SecurityWarning
 from celery.worker import state
 from prometheus_client import start_http_server
-from redis import Redis
 
 from rlhf.serving.logs import configure_logs
 from services.trainer.jobs.celery_app import LEARNER_QUEUE, ROLLOUT_QUEUE, create_celery
-from services.trainer.jobs.connection import connect
+from services.trainer.jobs.connection import WORKER_RETRIES, connect
 from services.trainer.jobs.tasks import ENTRY_POINTS, Learner, hand_back, load_base_model, register_learner
 from services.trainer.settings import LearnerSettings, RolloutSettings, WorkerSettings
 
@@ -55,7 +54,7 @@ def run_learner(
         load_base: loads what the jobs get as `base`.
     """
     app, stopping = create_celery(settings), threading.Event()
-    learner = Learner(settings, connect(settings), app, stopping, dict(entry_points), load_base)
+    learner = Learner(settings, connect(settings, retries=WORKER_RETRIES), app, stopping, dict(entry_points), load_base)
     register_learner(learner)
     return _work(app, settings, LEARNER_QUEUE, "solo", 1, stopping, lambda: hand_back(learner))
 
@@ -69,7 +68,7 @@ def run_rollouts(settings: RolloutSettings) -> int:
     key = settings.api_key.get_secret_value() if settings.api_key else None
     policy, reward = PolicyClient(settings.policy_url, key), RewardClient(settings.reward_url, key)
     app, stopping = create_celery(settings), threading.Event()
-    redis: Redis = connect(settings)
+    redis = connect(settings, retries=WORKER_RETRIES)
     roller = Roller(settings=settings, redis=redis, generate=policy.generate, score=reward.score, stopping=stopping)
     register_rollouts(app, roller)
     return _work(app, settings, ROLLOUT_QUEUE, "threads", settings.rollout_concurrency, stopping, lambda: None)
@@ -101,18 +100,12 @@ def _work(
 
     @signals.worker_ready.connect(weak=False)
     def announce(**_: Any) -> None:
-        # In place of Celery's handlers, which restart the worker on SIGHUP and exit with 1 on SIGINT.
-        for number in STOP_SIGNALS:
-            signal.signal(number, stop)
         if settings.metrics_port is not None:
             server, _thread = start_http_server(settings.metrics_port, addr=settings.metrics_host)
             log.info("metrics", extra={"port": server.server_port})
         log.info("ready", extra={"queue": queue, "concurrency": concurrency})
 
-    # Until it is ready, nothing is running that would have to be brought to a stop.
-    for number in STOP_SIGNALS:
-        signal.signal(number, lambda *_: sys.exit(0))
-    worker = app.Worker(
+    worker = _worker_class(app, stop)(
         hostname=f"{queue}-{os.getpid()}@%h",
         queues=[queue],
         pool=pool,
@@ -127,14 +120,26 @@ def _work(
     return int(worker.exitcode or 0)
 
 
+def _worker_class(app: Celery, stop: Callable[[int, FrameType | None], None]) -> Any:
+    """Celery's worker with our stop signals: its own restart it on SIGHUP and make it exit with 1 on SIGINT."""
+
+    class StoppableWorker(app.Worker):  # type: ignore[misc, name-defined]
+        def install_platform_tweaks(self, worker: Any) -> None:
+            for number in STOP_SIGNALS:
+                signal.signal(number, stop)
+
+    return StoppableWorker
+
+
 def _leave(hand_back: Callable[[], None]) -> None:
     """Ends a process whose work did not come to a stop: nothing durable depends on it, and someone may be waiting."""
-    try:
-        hand_back()
-        log.warning("left in the middle of a step; the work goes on from its last checkpoint")
-    finally:
-        logging.shutdown()
-        os._exit(0)
+    log.warning("not done in time, leaving; unfinished work goes on from its last checkpoint")
+    # Beside this thread: without Redis it would wait for it, and the lease then does the same a little later.
+    helper = threading.Thread(target=hand_back, daemon=True)
+    helper.start()
+    helper.join(2.0)
+    logging.shutdown()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -63,12 +63,13 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None) -> JobStatus:
     if isinstance(config, PpoJobConfig):
         _check_reward_model(desk.store, config.reward_model)
     folder = _new_folder(desk.store, _PREFIXES[config.kind])
+    _write_durably(folder / CONFIG_FILE, body)
     try:
-        _write_durably(folder / CONFIG_FILE, body)
         job = desk.jobs.create(folder.name, config.kind, _total_steps(config), idempotency)
-    except BaseException:
+    except Conflict:
         shutil.rmtree(folder)
         raise
+    # After an outage of Redis the folder stays: the record may have been made although its answer was lost.
     if job != folder.name:
         # The same request came twice at the same time, and the other one was first.
         shutil.rmtree(folder)

@@ -17,20 +17,27 @@ from services.trainer.settings import TrainerSettings
 REDIS_OUTAGES = (RedisConnectionError, RedisTimeoutError)
 """What redis-py raises when the server cannot be reached; not what a wrong command raises."""
 
+WORKER_RETRIES = 12
 SOCKET_TIMEOUT_S = 10.0
 BLOCK_MS = 1000
 """Longest blocking read: far below the socket's timeout, and short enough to notice that a job was stopped."""
 
 
-def connect(settings: TrainerSettings) -> Redis:
-    """A pooled, thread-safe client. Every command is retried for about two seconds before an outage is raised."""
+def connect(settings: TrainerSettings, *, retries: int = 4) -> Redis:
+    """A pooled, thread-safe client.
+
+    Args:
+        settings: where Redis is.
+        retries: of a command before its outage is raised: 4 take 1.5 s, enough for a request that someone waits for;
+            12 take 10 s, enough for work to survive a restart of Redis and little enough to keep a lease.
+    """
     return Redis.from_url(
         settings.redis_url.get_secret_value(),
         protocol=2,
         socket_timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=5.0,
         health_check_interval=30,
-        retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), 4),
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), retries),
         retry_on_error=list(REDIS_OUTAGES),
     )
 

@@ -146,8 +146,8 @@ def hand_back(learner: Learner) -> None:
         if learner.jobs.requeue(job, "the worker was told to stop in the middle of a step", token=lease.token):
             lease.release()
             send_learn(learner.app, job)
-    except LeaseLost:
-        log.warning("job was already taken over", extra={"job": job})
+    except (LeaseLost, *REDIS_OUTAGES) as error:
+        log.warning("job not handed back, its lease will expire", extra={"job": job, "error": str(error)})
 
 
 def describe_failure(error: Exception) -> str:

@@ -282,4 +282,3 @@ def test_without_redis_the_api_says_so(settings: ApiSettings, redis_client: Redi
             assert response.json()["error_type"] == "unavailable"
             assert "RLHF_REDIS_URL" in error_of(response)
             assert "retry-after" in response.headers
-    assert not (settings.store / "jobs").exists() or not list((settings.store / "jobs").iterdir())
