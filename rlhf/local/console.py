@@ -8,6 +8,10 @@ from contextlib import suppress
 from rlhf.local.signals import StopSignals
 
 
+class OutputLost(Exception):
+    """Nobody reads the output any more."""
+
+
 class Console:
     """Prints lines; once a stop is requested, output that cannot be delivered is dropped."""
 
@@ -19,13 +23,13 @@ class Console:
         """Prints a line at once.
 
         Raises:
-            OSError: nobody reads the output any more, and no stop was requested.
+            OutputLost: nobody reads it, and no stop was requested.
         """
         try:
             print(line, flush=True)
-        except OSError:
+        except OSError as error:
             if self._signals.requested is None:
-                raise
+                raise OutputLost from error
 
     def complain(self, line: str) -> None:
         """Prints a line to stderr, if anyone reads it."""

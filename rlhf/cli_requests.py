@@ -1,0 +1,216 @@
+"""The commands of `rlhf` that talk to running services, or read a finished run. They start nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlhf.contracts.errors import ServiceError
+from rlhf.local.console import Console
+from rlhf.local.signals import StopSignals
+
+if TYPE_CHECKING:
+    from rlhf.clients.trainer import TrainerClient
+
+ENDPOINTS = Path("runs/serve/endpoints.json")
+
+
+class RequestFailed(RuntimeError):
+    """A command could not do its work; the message is for its user."""
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`generate`, `reward`, `jobs` and `report`."""
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument(
+        "--url", help="base URL of the service (default: RLHF_POLICY_URL and the like, then --endpoints)"
+    )
+    where.add_argument("--api-key-file", type=Path, help="file with the key (default: RLHF_API_KEY, then --endpoints)")
+    where.add_argument(
+        "--endpoints", type=Path, default=ENDPOINTS, help=f"what `rlhf serve` wrote (default: {ENDPOINTS})"
+    )
+
+    generate = commands.add_parser("generate", parents=[where], help="ask the policy")
+    generate.add_argument("text", help="the prompt")
+    generate.add_argument("--system", help="system prompt")
+    generate.add_argument("--adapter", help="job@version (default: the base model)")
+    generate.add_argument("--max-new-tokens", type=int, default=128)
+    generate.add_argument("--temperature", type=float, default=0.7)
+    generate.add_argument("--seed", type=int)
+    generate.set_defaults(command=run_generate)
+
+    reward = commands.add_parser("reward", parents=[where], help="score a response")
+    reward.add_argument("prompt")
+    reward.add_argument("response")
+    reward.add_argument("--model", help="job@version (default: the server's default model)")
+    reward.set_defaults(command=run_reward)
+
+    jobs = commands.add_parser("jobs", help="submit and follow training jobs").add_subparsers(required=True)
+    jobs.add_parser("list", parents=[where], help="newest first").set_defaults(command=run_jobs_list)
+    submit = jobs.add_parser("submit", parents=[where], help="submit a job")
+    submit.add_argument("file", type=Path, help="the body of POST /jobs, JSON")
+    submit.set_defaults(command=run_jobs_submit)
+    for name, what, command in (
+        ("show", "state, progress and last metrics", run_jobs_show),
+        ("events", "what happened so far, one line each", run_jobs_events),
+        ("cancel", "stop it at its next step", run_jobs_cancel),
+    ):
+        parser = jobs.add_parser(name, parents=[where], help=what)
+        parser.add_argument("job", help="its id")
+        parser.set_defaults(command=command)
+
+    report = commands.add_parser("report", help="render report.html again from report.json")
+    report.add_argument("folder", type=Path, nargs="?", default=Path("runs/demo"), help="default: runs/demo")
+    report.set_defaults(command=run_report)
+
+
+def find_service(options: argparse.Namespace, name: str) -> tuple[str, str | None]:
+    """URL and key of a service: from the options, the environment, or what `rlhf serve` wrote.
+
+    Args:
+        options: url, api_key_file and endpoints.
+        name: policy, reward or trainer.
+
+    Raises:
+        RequestFailed: none of them says where it is.
+    """
+    known: dict[str, str] = {}
+    if options.endpoints.is_file():
+        known = json.loads(options.endpoints.read_text())
+    variable = f"RLHF_{name.upper()}_URL"
+    url = options.url or os.environ.get(variable) or known.get(name)
+    if url is None:
+        raise RequestFailed(
+            f"no URL of {name}: {options.endpoints} does not exist; start `rlhf serve`, or give --url or {variable}"
+        )
+    if options.api_key_file is not None:
+        return url, options.api_key_file.read_text().strip()
+    return url, os.environ.get("RLHF_API_KEY") or known.get("api_key")
+
+
+def run_generate(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
+    """`rlhf generate TEXT`."""
+    from rlhf.clients.policy import PolicyClient
+    from rlhf.contracts.base import Message
+    from rlhf.contracts.policy import GenerateRequest
+
+    system = [Message(role="system", content=options.system)] if options.system else []
+    sampling = {"max_new_tokens": options.max_new_tokens, "temperature": options.temperature, "seed": options.seed}
+    request = checked(
+        GenerateRequest,
+        {
+            "prompts": [[*system, Message(role="user", content=options.text)]],
+            "adapter": options.adapter,
+            "sampling": sampling,
+        },
+    )
+    try:
+        with PolicyClient(*find_service(options, "policy")) as client:
+            console.say(client.generate(request).results[0].text)
+    except ServiceError as error:
+        raise RequestFailed(f"policy: {error}") from error
+
+
+def run_reward(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
+    """`rlhf reward PROMPT RESPONSE`."""
+    from rlhf.clients.reward import RewardClient
+    from rlhf.contracts.reward import RewardRequest
+
+    samples = [{"prompt": options.prompt, "response": options.response}]
+    request = checked(RewardRequest, {"samples": samples, "model": options.model})
+    try:
+        with RewardClient(*find_service(options, "reward")) as client:
+            console.say(client.score(request).results[0].model_dump_json(indent=2))
+    except ServiceError as error:
+        raise RequestFailed(f"reward: {error}") from error
+
+
+def run_jobs_list(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
+    """`rlhf jobs list`."""
+    with trainer(options) as client:
+        for job in asked(client.jobs):
+            console.say(f"{job.id}  {job.kind:<12}  {job.state:<9}  {job.step}/{job.total_steps}  {job.reason or ''}")
+
+
+def run_jobs_show(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
+    """`rlhf jobs show JOB`."""
+    with trainer(options) as client:
+        console.say(asked(client.job, options.job).model_dump_json(indent=2))
+
+
+def run_jobs_submit(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
+    """`rlhf jobs submit FILE`."""
+    from pydantic import RootModel
+
+    from rlhf.contracts.jobs import JobConfig
+
+    try:
+        body = json.loads(options.file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestFailed(f"cannot read the job {options.file}: {error}") from error
+    config = checked(RootModel[JobConfig], body).root
+    with trainer(options) as client:
+        console.say(asked(client.submit, config).id)
+
+
+def run_jobs_events(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
+    """`rlhf jobs events JOB`."""
+    with trainer(options) as client:
+        after = None
+        while events := asked(client.events, options.job, after=after):
+            after = events[-1].id
+            for event in events:
+                console.say(f"{event.id}  {event.level:<7}  {event.kind:<9}  {event.message}")
+
+
+def run_jobs_cancel(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
+    """`rlhf jobs cancel JOB`."""
+    with trainer(options) as client:
+        console.say(asked(client.cancel, options.job).state)
+
+
+def run_report(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
+    """`rlhf report FOLDER`."""
+    from rlhf.demo.outcome import render
+
+    source = options.folder / "report.json"
+    try:
+        report = json.loads(source.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestFailed(f"cannot read {source}: {error}; `rlhf demo` writes it at its end") from error
+    render(report, options.folder / "report.html")
+    console.say(str(options.folder / "report.html"))
+
+
+def trainer(options: argparse.Namespace) -> TrainerClient:
+    """The trainer's client, to be used in a `with`."""
+    from rlhf.clients.trainer import TrainerClient
+
+    return TrainerClient(*find_service(options, "trainer"))
+
+
+def asked(request: Any, *arguments: Any, **options: Any) -> Any:
+    """The answer of a client's method. Its errors become RequestFailed."""
+    try:
+        return request(*arguments, **options)
+    except ServiceError as error:
+        raise RequestFailed(f"trainer: {error}") from error
+
+
+def checked(contract: Any, body: object) -> Any:
+    """A body as a contract's object; all its errors at once become RequestFailed."""
+    from pydantic import ValidationError
+
+    try:
+        return contract.model_validate(body)
+    except ValidationError as error:
+        raise RequestFailed(describe_errors(error.errors())) from error
+
+
+def describe_errors(errors: Iterable[Any]) -> str:
+    """Where each error is, what is wrong, the value seen."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r:.80})" for e in errors)
