@@ -1,0 +1,136 @@
+"""`rlhf serve` for real, on a tiny model: what it starts, what it says, and that it leaves nothing behind."""
+
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from rlhf.local.stack import Endpoints
+from tests.integration.local.survivors import wait_until_gone
+from tests.tiny_models import save_tiny_llama
+
+START_WITHIN_S = 240
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("model") / "tiny-llama")
+
+
+@contextmanager
+def serving(model: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """`rlhf serve` from its start; killed at the end of the block if it still runs."""
+    command = [sys.executable, "-m", "rlhf.cli", "serve", "--model", str(model), "--out", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_endpoints(process: subprocess.Popen[str], folder: Path) -> Endpoints:
+    path, deadline = folder / "endpoints.json", time.monotonic() + START_WITHIN_S
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return Endpoints.read(path)
+
+
+def services_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def assert_gone(services: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(services, timeout=60)
+    assert alive == []
+
+
+def test_serve_survives_nothing_and_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "serve"
+
+    # Killed with -9: the kernel ends the services. Its endpoints.json stays, and must not mislead the next run.
+    with serving(tiny, folder) as process:
+        wait_for_endpoints(process, folder)
+        services = services_of(process)
+        assert len(services) == 6
+        process.kill()
+        assert process.wait(30) == -signal.SIGKILL
+        assert_gone(services)
+    assert (folder / "endpoints.json").exists()
+
+    # The next run in the same folder works, tells where it is, and keeps its secrets out of every argument list.
+    with serving(tiny, folder) as process:
+        deadline = time.monotonic() + 60
+        while (folder / "endpoints.json").exists():
+            assert time.monotonic() < deadline
+        endpoints = wait_for_endpoints(process, folder)
+        assert stat.S_IMODE((folder / "endpoints.json").stat().st_mode) == 0o600
+        for url in (endpoints.policy, endpoints.reward, endpoints.trainer):
+            assert httpx.get(f"{url}/ready").json() == {"status": "ready"}
+        assert httpx.get(f"{endpoints.trainer}/jobs").status_code == 401
+        key = {"Authorization": f"Bearer {endpoints.api_key}"}
+        assert httpx.get(f"{endpoints.trainer}/jobs", headers=key).json() == []
+        body = {"prompts": ["Hello"], "sampling": {"max_new_tokens": 3, "seed": 1}}
+        answer = httpx.post(f"{endpoints.policy}/generate", headers=key, json=body, timeout=60)
+        assert answer.json()["results"][0]["generated_tokens"] <= 3
+        services = services_of(process)
+        arguments = " ".join(part for service in services for part in service.cmdline())
+        assert endpoints.api_key not in arguments
+        assert endpoints.redis.split("@")[0].removeprefix("redis://:") not in arguments
+
+        # A second one in the same folder is refused, and disturbs nothing.
+        second = subprocess.run(process.args, capture_output=True, text=True, timeout=120, check=False)
+        assert second.returncode == 1
+        assert f"is in use by process {process.pid}" in second.stderr
+        assert wait_for_endpoints(process, folder) == endpoints
+
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        assert_gone(services)
+    assert endpoints.api_key in output
+    assert output.splitlines()[-1] == "stopped"
+    assert not (folder / "endpoints.json").exists()
+    for log in (folder / "logs").iterdir():
+        assert "Traceback" not in log.read_text(), log
+
+
+def test_serve_ends_with_its_terminal(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "serve"
+    with serving(tiny, folder) as process:
+        wait_for_endpoints(process, folder)
+        services = services_of(process)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(120) == 0
+        assert_gone(services)
+
+
+def test_a_stop_during_the_start_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "serve"
+    with serving(tiny, folder) as process:
+        while not (folder / "logs" / "policy.log").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 0
+    assert wait_until_gone(folder, 10) == []
+
+
+def test_a_model_that_does_not_exist_fails_with_the_service_and_its_log(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with serving(tmp_path / "empty", tmp_path / "serve") as process:
+        output, _ = process.communicate(timeout=START_WITHIN_S)
+    assert process.returncode == 1
+    assert "ended by itself with exit code" in output
+    assert f"last lines of {tmp_path / 'serve' / 'logs'}" in output
+    assert not (tmp_path / "serve" / "endpoints.json").exists()
