@@ -61,12 +61,16 @@ def run_learner(
 
 def run_rollouts(settings: RolloutSettings) -> int:
     """The rollout worker: a few tasks at a time in threads that mostly wait for HTTP answers."""
+    from rlhf.clients.http import Retries
     from rlhf.clients.policy import PolicyClient
     from rlhf.clients.reward import RewardClient
     from services.trainer.rollouts.tasks import Roller, register_rollouts
 
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    policy, reward = PolicyClient(settings.policy_url, key), RewardClient(settings.reward_url, key)
+    # The clients bridge hiccups; an outage is the task's to wait out, which says so in metrics and can be stopped.
+    retries, limit = Retries(attempts=3), settings.rollout_time_limit_s
+    policy = PolicyClient(settings.policy_url, key, timeout_s=limit, retries=retries)
+    reward = RewardClient(settings.reward_url, key, timeout_s=limit, retries=retries)
     app, stopping = create_celery(settings), threading.Event()
     redis = connect(settings, retries=WORKER_RETRIES)
     roller = Roller(settings=settings, redis=redis, generate=policy.generate, score=reward.score, stopping=stopping)

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from rlhf.artifacts.store import ArtifactStore
+from rlhf.local.redis import free_port
 from services.trainer.api.app import create_app
 from services.trainer.settings import ApiSettings
 
@@ -46,6 +48,33 @@ class Worker:
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         return self.process.wait(30)
+
+
+class ApiProcess:
+    """The job API as its own process; starts again on the same port."""
+
+    process: subprocess.Popen[bytes]
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        port = free_port()
+        self.environment = os.environ | environment | {"RLHF_PORT": str(port), "RLHF_RECONCILE_S": "0.3"}
+        self.url, self.log = f"http://127.0.0.1:{port}", log
+
+    def start(self) -> None:
+        command = [sys.executable, "-W", "default", "-m", "services.trainer.api"]
+        with self.log.open("ab") as file:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=file, stderr=file)
+        wait_for(self.ready)
+
+    def ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(15)
 
 
 @pytest.fixture
@@ -129,6 +158,17 @@ def until(api: TestClient) -> Callable[..., dict]:
         return api.get(f"/jobs/{job}").json()
 
     return wait_until
+
+
+@pytest.fixture
+def api_process(environment: dict[str, str], tmp_path: Path) -> Iterator[ApiProcess]:
+    process = ApiProcess(environment, tmp_path / "api.log")
+    try:
+        process.start()
+        yield process
+    finally:
+        process.process.kill()
+        process.process.wait()
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -23,8 +23,8 @@ def count(job: JobHandle) -> None:
     for step in range(done + 1, job.config.steps + 1):
         job.raise_if_stopped()
         time.sleep(0.1)
-        checkpoint.write_text(str(step))
         job.progress(step, job.config.steps, {"step_squared": step**2, "odd": float("nan")})
+        checkpoint.write_text(str(step))
 
 
 def fail(job: JobHandle) -> None:
@@ -55,10 +55,10 @@ def pull(job: JobHandle) -> None:
         job.enqueue([task(job, step, shard) for shard in range(shards)])
         batches = job.pull(step, shards)
         responses = [response for batch in batches for response in batch.responses]
-        checkpoint.write_text(str(step + 1))
-        job.acknowledge(batches)
         job.progress(step + 1, job.config.steps, {"samples": len(responses)})
         job.event("pulled", " ".join(responses), data={"failures": [f for batch in batches for f in batch.failures]})
+        checkpoint.write_text(str(step + 1))
+        job.acknowledge(batches)
 
 
 def task(job: JobHandle, step: int, shard: int) -> RolloutTask:

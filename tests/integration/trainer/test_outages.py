@@ -20,7 +20,7 @@ from rlhf.local.redis import RedisServer, free_port, prepare
 from services.trainer.api.app import create_app
 from services.trainer.jobs.series import read_series
 from services.trainer.settings import ApiSettings
-from tests.integration.trainer.conftest import ROOT, Worker, wait_for
+from tests.integration.trainer.conftest import ROOT, ApiProcess, Worker, wait_for
 
 Start = Callable[..., Worker]
 
@@ -93,39 +93,9 @@ def test_a_worker_waits_for_redis_and_can_be_stopped_meanwhile(
     assert worker.stop() == 0
 
 
-@pytest.fixture
-def api_process(environment: dict[str, str], tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, Path]]:
-    """The real process, its URL and its log."""
-    port, log = free_port(), tmp_path / "api.log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-W", "default", "-m", "services.trainer.api"],
-            cwd=ROOT,
-            env=os.environ | environment | {"RLHF_PORT": str(port), "RLHF_RECONCILE_S": "0.3"},
-            stdout=file,
-            stderr=file,
-        )
-    url = f"http://127.0.0.1:{port}"
-
-    def ready() -> bool:
-        try:
-            return httpx.get(f"{url}/ready").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    try:
-        wait_for(ready)
-        yield process, url, log
-    finally:
-        process.kill()
-        process.wait()
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_api_ends_its_streams_and_exits_with_zero(
-    api_process: tuple[subprocess.Popen[bytes], str, Path], number: int
-) -> None:
-    process, url, log = api_process
+def test_the_api_ends_its_streams_and_exits_with_zero(api_process: ApiProcess, number: int) -> None:
+    url = api_process.url
     body = {"kind": "ppo", "prompts": ["count"], "reward_model": "rm@1"}
     job = httpx.post(f"{url}/jobs", json=body).json()["id"]
     headers = {"Accept": "text/event-stream"}
@@ -141,16 +111,15 @@ def test_the_api_ends_its_streams_and_exits_with_zero(
     thread = threading.Thread(target=follow)
     thread.start()
     assert first.wait(30)
-    process.send_signal(number)
-    assert process.wait(10) == 0
+    assert api_process.stop(number) == 0
     thread.join(10)
     assert "event: state" in seen
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = [json.loads(line) for line in api_process.log.read_text().splitlines()]
     assert [line for line in lines if line["level"] not in ("info", "debug")] == []
 
 
-def test_events_are_followed_live(api_process: tuple[subprocess.Popen[bytes], str, Path], start: Start) -> None:
-    _, url, _ = api_process
+def test_events_are_followed_live(api_process: ApiProcess, start: Start) -> None:
+    url = api_process.url
     body = {"kind": "ppo", "prompts": ["count"], "reward_model": "rm@1", "steps": 3}
     job = httpx.post(f"{url}/jobs", json=body).json()["id"]
     start("learner").ready()
