@@ -68,7 +68,8 @@ def run_rollouts(settings: RolloutSettings) -> int:
 
     key = settings.api_key.get_secret_value() if settings.api_key else None
     # The clients bridge hiccups; an outage is the task's to wait out, which says so in metrics and can be stopped.
-    retries, limit = Retries(attempts=3), settings.rollout_time_limit_s
+    # Their timeout comes a little after the task's own limit, and ends what that limit abandoned.
+    retries, limit = Retries(attempts=3), settings.rollout_time_limit_s + 5.0
     policy = PolicyClient(settings.policy_url, key, timeout_s=limit, retries=retries)
     reward = RewardClient(settings.reward_url, key, timeout_s=limit, retries=retries)
     app, stopping = create_celery(settings), threading.Event()
