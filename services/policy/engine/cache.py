@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 
-class BufferedLayer(CacheLayerMixin):
+class BufferedLayer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values of one layer: [rows, heads, columns, head size], of which the first so many are in use."""
 
     is_compileable = False
@@ -36,7 +36,9 @@ class BufferedLayer(CacheLayerMixin):
         torch.index_select(values, 0, source, out=self.values[:, :, : self.columns])
         self.is_initialized = True
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """Appends columns for all rows in use; returns views of everything up to and with them."""
         end = self.columns + key_states.shape[2]
         self.keys[: self.rows, :, self.columns : end] = key_states
@@ -65,7 +67,7 @@ class BufferedLayer(CacheLayerMixin):
         return int(self.keys.shape[2])
 
 
-class BatchCache(Cache):
+class BatchCache(Cache):  # type: ignore[misc]
     """One `BufferedLayer` a model layer."""
 
     layers: list[BufferedLayer]

@@ -25,7 +25,7 @@ class ExchangeableLinear(nn.Module):
         """Args: linear, what it stands for; its weight is not changed."""
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.bias = linear.bias
+        self.bias, self.device = linear.bias, linear.weight.device
         self._base = self._arrange(linear.weight.detach())
         self._current = self._base
 
@@ -37,7 +37,8 @@ class ExchangeableLinear(nn.Module):
             b: [out, r].
             scale: of the update.
         """
-        return self._arrange(torch.addmm(self._dense(), b, a, alpha=scale))
+        base = self._dense()
+        return self._arrange(torch.addmm(base, b.to(base.dtype), a.to(base.dtype), alpha=scale))
 
     def exchange(self, weight: Tensor | None) -> None:
         """Computes with this weight from now on; None is the base weight."""
@@ -92,7 +93,7 @@ def install_linears(model: nn.Module, *, packed: bool) -> dict[str, Exchangeable
 
 def _can_pack(weight: Tensor) -> bool:
     """Whether oneDNN's kernels are there and agree with the plain product on a small example."""
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     probe = nn.Linear(weight.shape[1], 8, bias=False).requires_grad_(False)
     try:

@@ -39,7 +39,7 @@ def ban_repeated_ngrams(logits: Tensor, ids: Tensor, start: Tensor, size: Tensor
     """
     banned = torch.zeros_like(logits, dtype=torch.bool)
     length = ids.shape[1]
-    for n in size.unique().tolist():
+    for n in set(size.tolist()):
         if n == 0 or n > length:
             continue
         rows = (size == n).nonzero()[:, 0]

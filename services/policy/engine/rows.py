@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rlhf.contracts.errors import ServiceError
+from rlhf.contracts.errors import InternalError, ServiceError
 from rlhf.contracts.policy import FinishReason, SamplingParams
 from services.policy.engine.stops import StopMatcher
 
@@ -68,6 +68,15 @@ class Row:
     model_logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     failure: ServiceError | None = None
+
+    @property
+    def ended_by(self) -> FinishReason:
+        """Why the response ended. Raises InternalError when it has not: only finished rows are answered."""
+        if self.finish_reason is None:
+            raise InternalError(
+                f"prompt {self.prompt_index}, sample {self.sample_index} is not finished; this is a bug"
+            )
+        return self.finish_reason
 
     def add(self, token: int, behavior: float, model: float, eos_ids: frozenset[int]) -> None:
         """Takes the next token and decides whether the response ends with it."""

@@ -1,0 +1,119 @@
+"""`POST /generate`: the native and the TGI body, told apart by their shape."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import Discriminator, Tag
+
+from rlhf.contracts.errors import ErrorBody, GenerationFailed
+from rlhf.contracts.policy import (
+    GenerateRequest,
+    GenerateResponse,
+    GenerateTimings,
+    Generation,
+    TgiRequest,
+    TgiResponse,
+)
+from rlhf.lm.chat import encode_prompt
+from rlhf.lm.loading import LanguageModel
+from services.policy.engine.engine import Engine
+from services.policy.engine.requests import EngineRequest
+from services.policy.engine.rows import Row
+from services.policy.engine.stops import cut_at_stop, decode_text
+from services.policy.routes import tgi
+
+router = APIRouter(tags=["generate"])
+POLL_S = 0.5
+"""Seconds between looks at whether the client is still there."""
+
+
+def tell_dialect(body: Any) -> str | None:
+    """`native` for a body with prompts, `tgi` for one with inputs, else None."""
+    fields = body if isinstance(body, dict) else getattr(body, "model_fields_set", ())
+    return "native" if "prompts" in fields else "tgi" if "inputs" in fields else None
+
+
+AnyRequest = Annotated[
+    Annotated[GenerateRequest, Tag("native")] | Annotated[TgiRequest, Tag("tgi")],
+    Discriminator(
+        tell_dialect,
+        custom_error_type="unknown_dialect",
+        custom_error_message="the body is a JSON object with `prompts` (native) or `inputs` (TGI)",
+    ),
+]
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody} for status in (401, 404, 409, 413, 422, 424, 429, 503)
+}
+
+
+@router.post("/generate", responses=ERRORS)
+async def generate(
+    request: Request, response: Response, body: Annotated[AnyRequest, Body()]
+) -> GenerateResponse | TgiResponse:
+    """Samples responses. A body with `prompts` gets the native answer, one with `inputs` TGI's."""
+    engine: Engine = request.app.state.runtime.engine()
+    if isinstance(body, GenerateRequest):
+        queued = await run_in_threadpool(submit_native, engine, body)
+        await _wait(request, queued)
+        return await run_in_threadpool(native_answer, engine.base, body, queued)
+    given = tgi.read_parameters(body)
+    queued = await run_in_threadpool(submit_tgi, engine, body, given)
+    await _wait(request, queued)
+    answered = await run_in_threadpool(tgi.answer, engine.base, body, given, queued)
+    response.headers.update(tgi.timing_headers(body, queued.outcome.result()))
+    return answered
+
+
+def submit_native(engine: Engine, body: GenerateRequest) -> EngineRequest:
+    """Queues a native request. Raises what `Engine.submit` raises."""
+    prompts = [encode_prompt(engine.base.tokenizer, prompt) for prompt in body.prompts]
+    return engine.submit(prompts, body.sampling, body.adapter)
+
+
+def submit_tgi(engine: Engine, body: TgiRequest, given: tgi.TgiParameters) -> EngineRequest:
+    """Queues a TGI request. Raises what `Engine.submit` raises."""
+    ids = tgi.encode_inputs(engine.base, body.inputs, given.truncate)
+    return engine.submit([ids], tgi.sampling_of(given), given.adapter_id)
+
+
+def native_answer(base: LanguageModel, body: GenerateRequest, done: EngineRequest) -> GenerateResponse:
+    """The native answer of a finished request."""
+    outcome = done.outcome.result()
+    return GenerateResponse(
+        model=base.name,
+        adapter=body.adapter,
+        policy_version=0 if body.adapter is None else int(body.adapter.partition("@")[2]),
+        results=[_generation(base, body, row, done.seed) for row in outcome.rows],
+        timings=GenerateTimings(queue_s=outcome.queue_s, inference_s=outcome.inference_s),
+    )
+
+
+def _generation(base: LanguageModel, body: GenerateRequest, row: Row, seed: int) -> Generation:
+    assert row.finish_reason is not None, "the engine resolves finished rows only"
+    returns = body.returns
+    return Generation(
+        prompt_index=row.prompt_index,
+        sample_index=row.sample_index,
+        text=cut_at_stop(decode_text(base.tokenizer, row.token_ids), row.sampling.stop),
+        finish_reason=row.finish_reason,
+        generated_tokens=len(row.token_ids),
+        token_ids=row.token_ids if returns.token_ids else None,
+        behavior_logprobs=row.behavior_logprobs if returns.logprobs else None,
+        model_logprobs=row.model_logprobs if returns.logprobs else None,
+        prompt_token_ids=row.prompt_ids if returns.prompt_token_ids else None,
+        seed=seed,
+    )
+
+
+async def _wait(request: Request, queued: EngineRequest) -> None:
+    """Returns when the outcome is there. Raises its error; gives the rows up when the client goes away."""
+    outcome = asyncio.wrap_future(queued.outcome)
+    while not (await asyncio.wait({outcome}, timeout=POLL_S))[0]:
+        if await request.is_disconnected():
+            queued.abandoned.set()
+            raise GenerationFailed("the client closed the connection before the response was complete")
+    outcome.result()

@@ -1,0 +1,60 @@
+"""`GET /info` and `GET /adapters`: what is served, and within which limits."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+
+from rlhf.contracts.base import ArtifactRef, Contract
+
+router = APIRouter(tags=["model"])
+
+
+class PolicyInfo(Contract):
+    """`GET /info`. Names as in TGI where it has the same."""
+
+    model_id: str
+    model_type: str = Field(description="family of the architecture")
+    model_dtype: str
+    device: str
+    version: str = Field(description="of this service")
+    max_total_tokens: int = Field(description="prompt and response together")
+    max_input_tokens: int
+    max_batch_rows: int = Field(description="responses generated together")
+    max_request_rows: int = Field(description="prompts × n of one request")
+    max_queue: int = Field(description="waiting requests")
+
+
+class LoadedAdapters(Contract):
+    """`GET /adapters`. Others are loaded from the artifact store on first use."""
+
+    adapters: list[ArtifactRef] = Field(description="in memory, the one used last at the end")
+    kept: int = Field(description="how many are held at most")
+
+
+@router.get("/info")
+async def info(request: Request) -> PolicyInfo:
+    """The model and the limits of requests."""
+    engine = request.app.state.runtime.engine()
+    model = engine.base.model
+    return PolicyInfo(
+        model_id=engine.base.name,
+        model_type=model.config.model_type,
+        model_dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+        version=version("rlhf-services"),
+        max_total_tokens=engine.base.max_positions,
+        max_input_tokens=engine.base.max_positions - 1,
+        max_batch_rows=engine.limits.max_batch_rows,
+        max_request_rows=engine.limits.max_request_rows,
+        max_queue=engine.limits.max_queue,
+    )
+
+
+@router.get("/adapters")
+async def adapters(request: Request) -> LoadedAdapters:
+    """Adapters in memory."""
+    engine = request.app.state.runtime.engine()
+    return LoadedAdapters(adapters=engine.adapters, kept=request.app.state.settings.adapters_kept)
