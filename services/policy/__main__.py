@@ -41,7 +41,9 @@ def main() -> int:
     try:
         settings = PolicySettings()  # type: ignore[call-arg]  # the environment gives the rest
     except ValidationError as error:
-        print(f"policy: {error}", file=sys.stderr)
+        for wrong in error.errors(include_input=False, include_url=False):
+            name = "RLHF_" + "_".join(str(part) for part in wrong["loc"]).upper() if wrong["loc"] else "settings"
+            print(f"policy: {name}: {wrong['msg']}", file=sys.stderr)
         return 2
     configure_logs(settings.log_level)
     from services.policy.app import create_app

@@ -54,6 +54,7 @@ class Runtime:
         self.draining = True
         if self._engine is not None and not self._engine.drain(self._settings.drain_seconds):
             log.info("requests were still running when the time to drain was over")
+            self._engine.stop(1.0)
 
     def stop(self) -> bool:
         """Ends the engine. Returns whether its thread is gone, or never was there."""

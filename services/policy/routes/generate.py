@@ -9,12 +9,14 @@ from fastapi import APIRouter, Body, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Discriminator, Tag
 
-from rlhf.contracts.errors import ErrorBody, GenerationFailed
+from rlhf.contracts.base import prompt_messages
+from rlhf.contracts.errors import ErrorBody, GenerationFailed, InvalidInput
 from rlhf.contracts.policy import (
     GenerateRequest,
     GenerateResponse,
     GenerateTimings,
     Generation,
+    TgiParameters,
     TgiRequest,
     TgiResponse,
 )
@@ -68,14 +70,29 @@ async def generate(
     return answered
 
 
+def check_text(where: str, text: str) -> None:
+    """Refuses what JSON can spell and no tokenizer can read: half of a surrogate pair. Raises InvalidInput."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"{where} has the lone surrogate {text[error.start]!r}; send whole characters") from error
+
+
 def submit_native(engine: Engine, body: GenerateRequest) -> EngineRequest:
     """Queues a native request. Raises what `Engine.submit` raises."""
+    for index, prompt in enumerate(body.prompts):
+        for message in prompt_messages(prompt):
+            check_text(f"prompt {index}", message.content)
+    for stop in body.sampling.stop:
+        check_text("sampling.stop", stop)
     prompts = [encode_prompt(engine.base.tokenizer, prompt) for prompt in body.prompts]
     return engine.submit(prompts, body.sampling, body.adapter)
 
 
-def submit_tgi(engine: Engine, body: TgiRequest, given: tgi.TgiParameters) -> EngineRequest:
+def submit_tgi(engine: Engine, body: TgiRequest, given: TgiParameters) -> EngineRequest:
     """Queues a TGI request. Raises what `Engine.submit` raises."""
+    for name, text in (("inputs", body.inputs), *(("parameters.stop", stop) for stop in given.stop)):
+        check_text(name, text)
     ids = tgi.encode_inputs(engine.base, body.inputs, given.truncate)
     return engine.submit([ids], tgi.sampling_of(given), given.adapter_id)
 
@@ -93,13 +110,12 @@ def native_answer(base: LanguageModel, body: GenerateRequest, done: EngineReques
 
 
 def _generation(base: LanguageModel, body: GenerateRequest, row: Row, seed: int) -> Generation:
-    assert row.finish_reason is not None, "the engine resolves finished rows only"
     returns = body.returns
     return Generation(
         prompt_index=row.prompt_index,
         sample_index=row.sample_index,
         text=cut_at_stop(decode_text(base.tokenizer, row.token_ids), row.sampling.stop),
-        finish_reason=row.finish_reason,
+        finish_reason=row.ended_by,
         generated_tokens=len(row.token_ids),
         token_ids=row.token_ids if returns.token_ids else None,
         behavior_logprobs=row.behavior_logprobs if returns.logprobs else None,
@@ -115,5 +131,6 @@ async def _wait(request: Request, queued: EngineRequest) -> None:
     while not (await asyncio.wait({outcome}, timeout=POLL_S))[0]:
         if await request.is_disconnected():
             queued.abandoned.set()
+            outcome.cancel()
             raise GenerationFailed("the client closed the connection before the response was complete")
     outcome.result()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -34,6 +34,13 @@ class LoadedAdapters(Contract):
     kept: int = Field(description="how many are held at most")
 
 
+def _version() -> str:
+    try:
+        return version("rlhf-services")
+    except PackageNotFoundError:
+        return "source tree, not installed"
+
+
 @router.get("/info")
 async def info(request: Request) -> PolicyInfo:
     """The model and the limits of requests."""
@@ -44,7 +51,7 @@ async def info(request: Request) -> PolicyInfo:
         model_type=model.config.model_type,
         model_dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device),
-        version=version("rlhf-services"),
+        version=_version(),
         max_total_tokens=engine.base.max_positions,
         max_input_tokens=engine.base.max_positions - 1,
         max_batch_rows=engine.limits.max_batch_rows,
