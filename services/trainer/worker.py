@@ -10,6 +10,7 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import warnings
@@ -94,6 +95,9 @@ def _work(
     @signals.setup_logging.connect(weak=False)
     def configure(**_: Any) -> None:
         configure_logs(settings.log_level)
+        # Celery's lines on each task carry its arguments, which hold users' prompts; the tasks log what matters.
+        for chatty in ("celery.worker.strategy", "celery.app.trace"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
 
     def stop(number: int, frame: FrameType | None) -> None:
         state.should_stop = 0
@@ -111,7 +115,7 @@ def _work(
         log.info("ready", extra={"queue": queue, "concurrency": concurrency})
 
     worker = _worker_class(app, stop)(
-        hostname=f"{queue}-{os.getpid()}@%h",
+        hostname=f"{queue}-{os.getpid()}@{socket.gethostname()}",
         queues=[queue],
         pool=pool,
         concurrency=concurrency,

@@ -310,9 +310,10 @@ def test_the_log_is_json_without_warnings(
     services: Services, start: Start, app: Celery, stream: ExperienceStream
 ) -> None:
     worker = start("rollouts").ready()
-    send(app)
+    send(app, prompts=["a private prompt"])
     wait_for(lambda: stream.seen(["job:0:0"]) != set())
     assert worker.stop() == 0
     lines = [json.loads(line) for line in worker.log.read_text().splitlines()]
     assert [line for line in lines if line["level"] not in ("info", "debug")] == []
     assert "sesame" not in worker.log.read_text()
+    assert "private" not in worker.log.read_text()
