@@ -22,7 +22,7 @@ class NotScored(RuntimeError):
 
 @dataclass(frozen=True)
 class Judged:
-    """Responses to the held-out prompts with both judges' scores, all in the order of the prompts."""
+    """Responses to the held-out prompts with both judges' scores, one row a response, by prompt, then sample."""
 
     rows: list[PromptRow]
     generations: list[Generation]
@@ -39,7 +39,7 @@ def answer_prompts(
     adapter: str | None,
     between: Callable[[int], None],
 ) -> list[Generation]:
-    """One response a prompt. The same seed draws the same random numbers for each prompt, whatever the adapter.
+    """Responses in order of prompt, then sample. The same seed draws the same random numbers, whatever the adapter.
 
     Args:
         rows: the prompts.
@@ -55,11 +55,12 @@ def answer_prompts(
         sampling = SamplingParams(
             max_new_tokens=preset.max_new_tokens,
             temperature=preset.temperature,
+            n=preset.samples_per_prompt,
             seed=derive_seed(seed, f"request {start}"),
         )
         request = GenerateRequest(prompts=[conversation(row) for row in part], adapter=adapter, sampling=sampling)
         generations += generate(request).results
-        between(len(generations))
+        between(start + len(part))
     return generations
 
 
@@ -71,9 +72,16 @@ def judge_answers(
 ) -> Judged:
     """Scores responses by the ensemble, aggregated as in training, and by the rubric.
 
+    Args:
+        rows: the prompts.
+        generations: the same number for each prompt, in order.
+        score_samples: asks the reward service.
+        config: names the reward model and the aggregation.
+
     Raises:
         NotScored: a response has no score from the ensemble.
     """
+    rows = [row for row in rows for _ in range(len(generations) // len(rows))]
     samples = [
         RewardSample(prompt=conversation(row), response=generation.text)
         for row, generation in zip(rows, generations, strict=True)

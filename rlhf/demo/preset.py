@@ -28,7 +28,10 @@ class EvaluationPreset(Contract):
     prompts: int = Field(163, ge=1, description="held-out prompts, at most; all when there are fewer")
     max_new_tokens: int = Field(40, ge=1, le=8192, description="length limit of a response, tokens")
     temperature: float = Field(0.7, gt=0, le=10)
-    prompts_per_request: int = Field(41, ge=1, le=1024, description="prompts of one request to the policy")
+    samples_per_prompt: int = Field(
+        2, ge=1, le=128, description="responses to each; more narrow the win rate's interval"
+    )
+    prompts_per_request: int = Field(32, ge=1, le=1024, description="prompts of one request to the policy")
 
 
 class DemoPreset(Contract):

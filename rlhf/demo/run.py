@@ -204,7 +204,12 @@ def assemble(
     """The content of report.json."""
     if results.before is None or results.after is None:
         raise ValueError("the held-out answers are not judged yet; run the loop first")
-    win = compare_paired(results.before.gold, results.after.gold, seed=plan.seeds.bootstrap)
+    win = compare_paired(
+        results.before.gold,
+        results.after.gold,
+        samples_per_prompt=plan.evaluation.samples_per_prompt,
+        seed=plan.seeds.bootstrap,
+    )
     report: dict[str, Any] = {
         "reward_model": results.reward_model,
         "ppo": describe_ppo(results.steps),

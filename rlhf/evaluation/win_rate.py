@@ -17,13 +17,19 @@ class WinRate(TypedDict):
 
 
 def compare_paired(
-    before: Sequence[float], after: Sequence[float], *, seed: int = 0, resamples: int = 10_000
+    before: Sequence[float],
+    after: Sequence[float],
+    *,
+    samples_per_prompt: int = 1,
+    seed: int = 0,
+    resamples: int = 10_000,
 ) -> WinRate:
     """Win rate of `after` over `before`: a win counts 1, a tie 0.5.
 
     Args:
-        before: One score a prompt; higher is better.
+        before: Scores, a prompt's samples one after the other; higher is better.
         after: Scores on the same prompts, in the same order.
+        samples_per_prompt: Samples of one prompt are not independent: their outcomes are averaged before resampling.
         seed: Seed of the bootstrap.
         resamples: Bootstrap draws; each takes n prompts with replacement.
 
@@ -40,8 +46,12 @@ def compare_paired(
     first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise ValueError("a score is not a finite number; leave out the prompts that could not be scored")
-    outcomes = (second > first) + 0.5 * (second == first)
-    # Drawing n prompts from three kinds of outcome is drawing the three counts: no [resamples, n] array is needed.
+    if len(first) % samples_per_prompt:
+        raise ValueError(
+            f"{len(first)} scores are no multiple of samples_per_prompt={samples_per_prompt}; pass them all"
+        )
+    outcomes = ((second > first) + 0.5 * (second == first)).reshape(-1, samples_per_prompt).mean(axis=1)
+    # Drawing n prompts from few kinds of outcome is drawing their counts: no [resamples, n] array is needed.
     values, counts = np.unique(outcomes, return_counts=True)
     n = len(outcomes)
     draws = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)

@@ -34,6 +34,17 @@ def test_ties_narrow_the_interval():
     assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(0.125 / 100), abs=0.011)
 
 
+def test_samples_of_one_prompt_are_one_observation():
+    # Prompt 1 wins and loses, prompt 2 wins twice: outcomes 0.5 and 1, mean 0.75 over 2 prompts.
+    result = compare_paired([0, 0, 0, 0], [1, -1, 1, 1], samples_per_prompt=2)
+    assert result["win_rate"] == pytest.approx(0.75)
+    assert result["n"] == 2
+    # Copies of a sample add no information: the interval stays that of one sample a prompt.
+    before, after = [0.0] * 60 + [1.0] * 40, [1.0] * 60 + [0.0] * 40
+    doubled = compare_paired([b for b in before for _ in "ab"], [a for a in after for _ in "ab"], samples_per_prompt=2)
+    assert doubled == compare_paired(before, after)
+
+
 def test_same_seed_same_interval():
     before, after = [0.0, 1.0] * 20, [0.5] * 40
     assert compare_paired(before, after, seed=7) == compare_paired(before, after, seed=7)
@@ -42,6 +53,8 @@ def test_same_seed_same_interval():
 def test_errors_say_the_value_and_the_cure():
     with pytest.raises(ValueError, match="2 scores before and 1 after"):
         compare_paired([0.1, 0.2], [0.1])
+    with pytest.raises(ValueError, match="no multiple of samples_per_prompt=2"):
+        compare_paired([0.1], [0.1], samples_per_prompt=2)
     with pytest.raises(ValueError, match="0 prompts"):
         compare_paired([], [])
     with pytest.raises(ValueError, match="finite"):
