@@ -45,6 +45,8 @@ def tiny_gpt_neo(seed: int = 0) -> LanguageModel:
         embed_dropout=0.1,
         attention_dropout=0.1,
         initializer_range=0.2,
+        bos_token_id=EOS,
+        eos_token_id=EOS,
     )
     return _frozen(GPTNeoForCausalLM(config))
 
