@@ -6,11 +6,12 @@ ensemble member), and the vocabulary projection runs only where a response token
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 ROTARY_FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Families of the layout `model.model.{embed_tokens, layers, norm, rotary_emb}` with plain causal attention."""
@@ -20,6 +21,13 @@ LORA_TARGETS = {
     "gpt_neo": ["q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"],
 }
 """Names of the linear modules that adapters attach to."""
+
+
+class KeyValueCache(Protocol):
+    """What a layer's attention asks for the keys and values that it attends to."""
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, /) -> tuple[Tensor, Tensor]:
+        """Takes the keys and values of the given positions, [B, H, L, h], and gives those of all positions."""
 
 
 class LayerStack:
@@ -61,7 +69,15 @@ class LayerStack:
         hidden = self._embed(input_ids)
         return cast(Tensor, hidden if self._rotary is not None else hidden + self._positions(position_ids))
 
-    def run(self, hidden: Tensor, start: int, stop: int, position_ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    def run(
+        self,
+        hidden: Tensor,
+        start: int,
+        stop: int,
+        position_ids: Tensor,
+        mask: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
         """Runs layers start..stop-1.
 
         Args:
@@ -71,15 +87,38 @@ class LayerStack:
             position_ids: [B, L].
             mask: [B, 1, L, L] added to attention scores, or None for plain causal attention. Sequences are padded at
                 the end, so with causal attention no real token ever attends to a pad.
+            cache: gives each layer the keys and values of positions that are not in hidden; the mask then spans them.
         """
         if self._rotary is None:
             for layer in self.layers[start:stop]:
-                hidden = layer(hidden, attention_mask=mask)[0]
+                hidden = layer(hidden, attention_mask=mask, layer_past=cache)[0]
             return hidden
         positions = self._rotary(hidden, position_ids)
         for layer in self.layers[start:stop]:
-            hidden = layer(hidden, attention_mask=mask, position_ids=position_ids, position_embeddings=positions)
+            hidden = layer(
+                hidden,
+                attention_mask=mask,
+                position_ids=position_ids,
+                position_embeddings=positions,
+                past_key_values=cache,
+            )
         return hidden
+
+    def keys_values(self, hidden: Tensor, index: int, position_ids: Tensor) -> Tensor:
+        """What layer `index` would attend to: [B, L, d] that enter it → [2, B, H, L, h] keys and values."""
+        layer = self.layers[index]
+        if self._rotary is None:
+            attention, normed = layer.attn.attention, layer.ln_1(hidden)
+        else:
+            attention, normed = layer.self_attn, layer.input_layernorm(hidden)
+        shape = (*hidden.shape[:2], -1, attention.head_dim)
+        keys, values = attention.k_proj(normed).view(shape), attention.v_proj(normed).view(shape).transpose(1, 2)
+        if hasattr(attention, "k_norm"):
+            keys = attention.k_norm(keys)
+        keys = keys.transpose(1, 2)
+        if self._rotary is not None:
+            _, keys = apply_rotary_pos_emb(keys, keys, *self._rotary(hidden, position_ids))
+        return torch.stack([keys, values])
 
     def finish(self, hidden: Tensor) -> Tensor:
         """The final norm: [..., d] → [..., d], what the vocabulary projection reads."""

@@ -1,0 +1,176 @@
+"""The reward ensemble: one frozen trunk of a language model, K members that read it and answer with a score each.
+
+    score_k = (head_k(normalise(layers_k(closing token))) - mean_k) / std_k
+
+The trunk is the model's first `trunk_layers` layers, computed once for all members. A member owns low-rank adapters on
+the last `member_layers` of them and a linear head, and runs at one position: the EOS that closes the response, which
+attends to the frozen model's keys and values. Mean and std are of the training responses, so that members are
+comparable and 0 means "as good as those".
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from rlhf.contracts.base import Contract
+from rlhf.lm.exchanges import Exchange
+from rlhf.lm.layers import LayerStack
+from rlhf.lm.loading import LanguageModel
+from rlhf.lm.readings import ReadingBatch, Readings, collate_readings, read_exchanges
+from rlhf.lm.stacked_lora import adapt_layer
+
+MEMBER_BATCH = 64
+"""Exchanges that all members score in one pass: bounds the gathered keys and values."""
+
+
+class EnsembleShape(Contract):
+    """What the tensors of an ensemble look like, and which backbone they sit on."""
+
+    backbone: str = Field(description="name of the language model; the bundle's probe tells whether it is the same")
+    width: int = Field(ge=1, description="d of the backbone")
+    trunk_layers: int = Field(ge=1, description="layers of the backbone that are used")
+    member_layers: int = Field(ge=0, description="of these, the last so many carry adapters; 0: heads only")
+    members: int = Field(ge=1, description="K")
+    lora_r: int = Field(ge=1, description="rank of the adapters")
+    lora_scale: float = Field(2.0, gt=0, description="alpha / r")
+    max_length: int = Field(ge=3, description="tokens of prompt and response together")
+
+
+class RewardEnsemble(nn.Module):
+    """K scorers on one trunk. Its parameters and buffers are the members' alone; the backbone is not in them.
+
+    Attributes:
+        shape: layers, members, rank.
+        heads: [K, d], drawn small, so that members differ from the start.
+        bias: [K].
+        feature_mean, feature_std: [d], of the trunk's own features over the training responses.
+        reference_mean, reference_std: [K], of the raw scores over the training responses.
+    """
+
+    feature_mean: Tensor
+    feature_std: Tensor
+    reference_mean: Tensor
+    reference_std: Tensor
+
+    def __init__(self, base: LanguageModel, shape: EnsembleShape, *, seed: int = 0) -> None:
+        """Args: base, the backbone; shape; seed, of heads and adapters.
+
+        Raises:
+            ValueError: the shape does not fit the backbone; says how.
+        """
+        super().__init__()
+        self.shape = shape
+        self.stack = _trunk(base, shape)
+        generator = torch.Generator().manual_seed(seed)
+        twins, adapters = [], {}
+        for index in range(self.first_member_layer, shape.trunk_layers):
+            twin, own = adapt_layer(
+                self.stack.layers[index],
+                # The keys and values are the frozen model's, so adapters on their projections would be half used.
+                [name for name in self.stack.lora_targets if name not in ("k_proj", "v_proj")],
+                members=shape.members,
+                r=shape.lora_r,
+                scale=shape.lora_scale,
+                generator=generator,
+            )
+            twins.append(twin)
+            adapters.update({f"{index}.{path}".replace(".", "-"): adapter for path, adapter in own.items()})
+        self.adapters = nn.ModuleDict(adapters)
+        self._member_stack = copy.copy(self.stack)
+        self._member_stack.layers = [*self.stack.layers[: self.first_member_layer], *twins]
+        device = next(self.stack.layers[0].parameters()).device
+        heads = 0.01 * torch.randn(shape.members, shape.width, generator=generator)
+        self.heads = nn.Parameter(heads.to(device))
+        self.bias = nn.Parameter(torch.zeros(shape.members, device=device))
+        self.register_buffer("feature_mean", torch.zeros(shape.width, device=device))
+        self.register_buffer("feature_std", torch.ones(shape.width, device=device))
+        self.register_buffer("reference_mean", torch.zeros(shape.members, device=device))
+        self.register_buffer("reference_std", torch.ones(shape.members, device=device))
+
+    @property
+    def first_member_layer(self) -> int:
+        """Where the shared part ends."""
+        return self.shape.trunk_layers - self.shape.member_layers
+
+    def read(self, exchanges: Sequence[Exchange], **how: object) -> Readings:
+        """The shared part. Args: as `read_exchanges`."""
+        return read_exchanges(self.stack, exchanges, first=self.first_member_layer, stop=self.shape.trunk_layers, **how)  # type: ignore[arg-type]
+
+    def features(self, batch: ReadingBatch) -> Tensor:
+        """[K·B, d] float32 after the members' layers; the batch is member-major."""
+        hidden = self._member_stack.run(
+            batch.closing,
+            self.first_member_layer,
+            self.shape.trunk_layers,
+            batch.positions,
+            batch.mask,
+            _Replay(batch.keys_values, self.first_member_layer),
+        )
+        return hidden[:, 0].float()
+
+    def raw_scores(self, batch: ReadingBatch) -> Tensor:
+        """[K, B] float32, not standardised, from a member-major batch of K·B readings."""
+        normal = (self.features(batch) - self.feature_mean) / self.feature_std
+        return (
+            torch.einsum("kbd,kd->kb", normal.view(self.shape.members, -1, normal.shape[-1]), self.heads)
+            + (self.bias[:, None])
+        )
+
+    @torch.no_grad()
+    def raw_scores_of(self, readings: Readings, indices: Tensor | None = None) -> Tensor:
+        """[K, N] raw scores of all readings, or of those at `indices`, every member scoring each."""
+        every = torch.arange(len(readings.closing)) if indices is None else indices
+        parts = [
+            self.raw_scores(collate_readings(readings, part).repeat(self.shape.members))
+            for part in torch.split(every, MEMBER_BATCH)
+        ]
+        return torch.cat(parts, dim=1)
+
+    def standardise(self, raw: Tensor) -> Tensor:
+        """[K, ...] raw scores in units of the reference's spread around the reference's mean."""
+        shape = (-1, *([1] * (raw.dim() - 1)))
+        return (raw - self.reference_mean.view(shape)) / self.reference_std.view(shape)
+
+    @torch.no_grad()
+    def score(self, exchanges: Sequence[Exchange], *, token_budget: int) -> Tensor:
+        """[N, K] standardised scores. Args: exchanges, at least one; token_budget, padded tokens of a forward pass."""
+        return self.standardise(self.raw_scores_of(self.read(exchanges, token_budget=token_budget))).T
+
+
+class _Replay:
+    """Gives member layers the frozen model's keys and values, followed by the closing token's own."""
+
+    def __init__(self, keys_values: Tensor, first: int) -> None:
+        """Args: keys_values, [M, 2, B, H, T, h]; first, index of the layer that M = 0 stands for."""
+        self._keys_values, self._first = keys_values, first
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        past_keys, past_values = self._keys_values[layer - self._first]
+        return torch.cat([past_keys, keys], dim=2), torch.cat([past_values, values], dim=2)
+
+
+def _trunk(base: LanguageModel, shape: EnsembleShape) -> LayerStack:
+    stack = LayerStack(base.model)
+    if shape.width != stack.width:
+        raise ValueError(
+            f"the ensemble was made for width {shape.width} ({shape.backbone}), {base.name} has {stack.width}; "
+            "serve it on the backbone that it was trained on"
+        )
+    if shape.trunk_layers > stack.depth:
+        raise ValueError(
+            f"trunk_layers={shape.trunk_layers} exceeds the {stack.depth} layers of {base.name}; lower it to that"
+        )
+    if shape.member_layers > shape.trunk_layers:
+        raise ValueError(
+            f"member_layers={shape.member_layers} exceeds trunk_layers={shape.trunk_layers}; lower it to that or less"
+        )
+    if shape.max_length > base.max_positions:
+        raise ValueError(
+            f"max_length={shape.max_length} exceeds the {base.max_positions} positions of {base.name}; lower it"
+        )
+    return stack
