@@ -2,75 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
-import threading
-from types import FrameType
 
-import uvicorn
-from pydantic import ValidationError
+from fastapi import FastAPI
 
-from rlhf.serving.logs import configure_logs
+from rlhf.serving.process import run_service
 from services.policy.settings import PolicySettings
 
 
-class DrainingServer(uvicorn.Server):
-    """Answers 503 to new requests after a signal, while `drain` waits for running ones; then it stops.
-
-    uvicorn itself would refuse connections at once, and end the process by the signal instead of exit code 0.
-    """
-
-    def __init__(self, config: uvicorn.Config, drain: threading.Thread) -> None:
-        """Args: config, of uvicorn; drain, a thread that sets `should_exit` when all is done."""
-        super().__init__(config)
-        self._drain = drain
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begins to drain; a second signal stops at once."""
-        if self._drain.ident is None:
-            self._drain.start()
-        else:
-            self.should_exit = True
-
-
-def main() -> int:
-    """Runs the service. Returns the exit code: 0 after a stop, 1 when it could not work, 2 for wrong settings."""
-    # Two processes that spin while they wait slow each other down several times; read when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        settings = PolicySettings()  # type: ignore[call-arg]  # the environment gives the rest
-    except ValidationError as error:
-        for wrong in error.errors(include_input=False, include_url=False):
-            name = "RLHF_" + "_".join(str(part) for part in wrong["loc"]).upper() if wrong["loc"] else "settings"
-            print(f"policy: {name}: {wrong['msg']}", file=sys.stderr)
-        return 2
-    configure_logs(settings.log_level)
+def _create(settings: PolicySettings) -> FastAPI:
     from services.policy.app import create_app
 
-    app = create_app(settings)
-    runtime = app.state.runtime
-    config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, log_config=None, access_log=False, timeout_graceful_shutdown=1
-    )
-
-    def drain() -> None:
-        runtime.drain()
-        server.should_exit = True
-
-    def give_up() -> None:
-        server.should_exit = True
-
-    server = DrainingServer(config, threading.Thread(target=drain, name="drain", daemon=True))
-    runtime.on_failure = give_up
-    server.run()
-    code = 0 if runtime.failure is None else 1
-    if not runtime.stop():
-        # A thread inside torch cannot be interrupted, and the interpreter must not be torn down under it.
-        logging.shutdown()
-        os._exit(code)
-    return code
+    return create_app(settings)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_service("policy", PolicySettings, _create))
