@@ -197,8 +197,8 @@ class ServiceClient:
         except httpx.ReadTimeout as error:
             seconds = request.extensions["timeout"]["read"]
             raise AnswerTimeout(
-                f"{self.service} at {self.url} did not answer {request.method} {request.url.path} within {seconds:g} s; "
-                "ask for less at once, or allow more time"
+                f"{self.service} at {self.url} did not answer {request.method} {request.url.path} within {seconds:g} "
+                "s; ask for less at once, or allow more time"
             ) from error
         except httpx.TransportError as error:
             raise self._unreachable(error) from error

@@ -1,0 +1,200 @@
+"""The decode loop against transformers' own generation and forward passes."""
+
+import math
+
+import pytest
+import torch
+
+from rlhf.contracts.errors import GenerationFailed
+from rlhf.lm.loading import LanguageModel
+from services.policy.engine.decoding import check_cache, decode
+from tests.unit.policy.generating import PROMPTS, abandoned, forward_shapes, generate, make_rows
+
+
+def alone(base: LanguageModel, prompt: list[int], **settings: object) -> list[int]:
+    """Greedy tokens by transformers, one prompt without padding, EOS included."""
+    ids = torch.tensor([prompt])
+    with torch.no_grad():
+        out = base.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            pad_token_id=base.tokenizer.pad_token_id,
+            **settings,
+        )
+    return out[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"repetition_penalty": 1.3},
+        {"no_repeat_ngram_size": 2},
+        {"repetition_penalty": 1.1, "no_repeat_ngram_size": 3, "min_new_tokens": 10},
+    ],
+    ids=["plain", "penalty", "ngrams", "all"],
+)
+def test_greedy_equals_transformers_token_for_token(
+    untouched: LanguageModel, served: LanguageModel, settings: dict
+) -> None:
+    rows = generate(served, PROMPTS, temperature=0.0, max_new_tokens=40, **settings)
+    for prompt, row in zip(PROMPTS, rows, strict=True):
+        assert row.token_ids == alone(untouched, prompt, max_new_tokens=40, **settings)
+
+
+def test_responses_longer_than_gpt_neos_local_window(untouched: LanguageModel, served: LanguageModel) -> None:
+    prompt = [(11 * i) % 256 for i in range(60)]  # the window is 16
+    rows = generate(served, [prompt, [3]], temperature=0.0, max_new_tokens=30)
+    assert rows[0].token_ids == alone(untouched, prompt, max_new_tokens=30)
+
+
+def test_eos_ends_a_response_and_belongs_to_it(untouched: LanguageModel, served: LanguageModel) -> None:
+    # Whatever token comes third in the greedy response is declared an EOS.
+    third = alone(untouched, PROMPTS[0], max_new_tokens=3)[2]
+    base = LanguageModel("tiny", served.model, served.tokenizer, (served.eos_ids[0], third), served.max_positions)
+    row = generate(base, PROMPTS[:1], temperature=0.0)[0]
+    assert row.finish_reason == "eos_token"
+    assert row.token_ids.index(third) == len(row.token_ids) - 1 <= 2
+    assert len(row.behavior_logprobs) == len(row.model_logprobs) == len(row.token_ids)
+    later = generate(base, PROMPTS[:1], temperature=0.0, min_new_tokens=8)[0]
+    assert third not in later.token_ids[:8]
+
+
+def full_logits(base: LanguageModel, prompt: list[int], response: list[int]) -> torch.Tensor:
+    """[T, V] logits that predict each response token, by one plain forward pass."""
+    with torch.no_grad():
+        return base.model(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+
+
+def taken(logprobs: torch.Tensor, response: list[int]) -> list[float]:
+    return logprobs.gather(1, torch.tensor(response)[:, None])[:, 0].tolist()
+
+
+def test_logprobs_equal_an_independent_forward_pass(untouched: LanguageModel, served: LanguageModel) -> None:
+    for prompt, row in zip(PROMPTS, generate(served, PROMPTS, temperature=0.7), strict=True):
+        wanted = taken((full_logits(untouched, prompt, row.token_ids) / 0.7).log_softmax(-1), row.token_ids)
+        assert row.model_logprobs == pytest.approx(wanted, abs=1e-4)
+        assert row.behavior_logprobs == row.model_logprobs, "with plain settings they are the same"
+
+
+def test_behavior_logprobs_are_of_the_filtered_and_penalised_distribution(
+    untouched: LanguageModel, served: LanguageModel
+) -> None:
+    for prompt, row in zip(
+        PROMPTS, generate(served, PROMPTS, temperature=1.5, top_k=5, repetition_penalty=1.4), strict=True
+    ):
+        logits = full_logits(untouched, prompt, row.token_ids)
+        assert row.model_logprobs == pytest.approx(taken((logits / 1.5).log_softmax(-1), row.token_ids), abs=1e-4)
+        for t, token in enumerate(row.token_ids):
+            # By hand: penalise every token seen so far, divide, keep five, renormalise.
+            step = logits[t].clone()
+            for seen in set(prompt + row.token_ids[:t]):
+                step[seen] = step[seen] / 1.4 if step[seen] > 0 else step[seen] * 1.4
+            best = (step / 1.5).topk(5)
+            position = best.indices.tolist().index(token)
+            assert row.behavior_logprobs[t] == pytest.approx(best.values.log_softmax(-1)[position].item(), abs=1e-4)
+
+
+def test_greedy_logprobs_are_those_of_temperature_one(untouched: LanguageModel, served: LanguageModel) -> None:
+    row = generate(served, PROMPTS[:1], temperature=0.0)[0]
+    wanted = taken(full_logits(untouched, PROMPTS[0], row.token_ids).log_softmax(-1), row.token_ids)
+    assert row.behavior_logprobs == pytest.approx(wanted, abs=1e-4)
+    assert row.model_logprobs == row.behavior_logprobs
+
+
+def test_a_seed_gives_the_same_text_whatever_shares_the_batch(served: LanguageModel) -> None:
+    first = generate(served, [PROMPTS[0]], n=2, top_p=0.9)
+    others = make_rows(served, [PROMPTS[2], PROMPTS[1]], seed=99, max_new_tokens=5, repetition_penalty=1.5, n=3)
+    again = make_rows(served, [PROMPTS[0]], n=2, top_p=0.9)
+    decode(served, [*others[:3], *again, *others[3:]])
+    assert [row.token_ids for row in again] == [row.token_ids for row in first]
+    assert first[0].token_ids != first[1].token_ids, "samples of one prompt differ"
+    assert generate(served, [PROMPTS[0]], seed=8)[0].token_ids != first[0].token_ids
+
+
+def test_a_longer_limit_continues_the_same_text(served: LanguageModel) -> None:
+    short, long = (generate(served, [PROMPTS[0]], max_new_tokens=n, min_new_tokens=n)[0] for n in (5, 100))
+    assert long.token_ids[:5] == short.token_ids
+    assert len(long.token_ids) == 100
+
+
+def test_each_row_has_its_own_settings(served: LanguageModel) -> None:
+    greedy = make_rows(served, [PROMPTS[0]], temperature=0.0, max_new_tokens=9)
+    sampled = make_rows(served, [PROMPTS[0]], temperature=2.0, min_new_tokens=16)
+    decode(served, [*sampled, *greedy])
+    assert greedy[0].token_ids == generate(served, [PROMPTS[0]], temperature=0.0, max_new_tokens=9)[0].token_ids
+    assert len(sampled[0].token_ids) == 16
+    assert sampled[0].token_ids[:9] != greedy[0].token_ids
+
+
+def test_prompts_are_computed_once_and_finished_rows_no_more(served: LanguageModel) -> None:
+    short = make_rows(served, [PROMPTS[0], PROMPTS[1]], n=2, max_new_tokens=2, min_new_tokens=2)
+    long = make_rows(served, [PROMPTS[0]], max_new_tokens=4, min_new_tokens=4)
+    with forward_shapes(served.model) as shapes:
+        decode(served, [*short, *long])
+    # Two distinct prompts, the longer of 5 tokens; then 5 rows for one step, and the long row alone for two more.
+    assert shapes == [(2, 5), (5, 1), (1, 1), (1, 1)]
+
+
+def test_rows_that_leave_do_not_disturb_those_that_stay(served: LanguageModel) -> None:
+    lengths = [3, 12, 1, 7, 12, 2]
+    rows = [
+        make_rows(served, [prompt], max_new_tokens=limit, min_new_tokens=limit)[0]
+        for prompt, limit in zip(PROMPTS + PROMPTS[:2], lengths, strict=True)
+    ]
+    decode(served, rows)
+    assert [len(row.token_ids) for row in rows] == lengths
+    for row in rows:
+        limit = len(row.token_ids)
+        single = generate(served, [row.prompt_ids], max_new_tokens=limit, min_new_tokens=limit)[0]
+        assert row.token_ids == single.token_ids
+        assert row.model_logprobs == pytest.approx(single.model_logprobs, abs=1e-4)
+
+
+def test_abandoned_rows_leave_at_the_next_step(served: LanguageModel) -> None:
+    rows = make_rows(served, [PROMPTS[0]], max_new_tokens=100, min_new_tokens=100)
+    rows[0].abandoned = abandoned()
+    with forward_shapes(served.model) as shapes:
+        decode(served, rows)
+    assert rows[0].finish_reason is None
+    assert len(shapes) == 1, "nothing after the prompt"
+
+
+def test_a_row_that_has_no_token_left_fails_by_itself(served: LanguageModel) -> None:
+    # Of 258 tokens none may come twice, and EOS may not come at all.
+    doomed = make_rows(served, [[1]], no_repeat_ngram_size=1, max_new_tokens=300, min_new_tokens=300)
+    sound = make_rows(served, [[1]], max_new_tokens=20, min_new_tokens=20)
+    decode(served, [*doomed, *sound])
+    assert isinstance(doomed[0].failure, GenerationFailed)
+    # The prompt has one of the 258 tokens, and EOS is banned: 256 can be made.
+    assert "after 256 tokens" in doomed[0].failure.message
+    assert "no_repeat_ngram_size=1" in doomed[0].failure.message
+    assert sound[0].finish_reason == "length"
+
+
+def test_logits_that_are_not_numbers_fail_the_row(llama: LanguageModel) -> None:
+    with torch.no_grad():
+        llama.model.model.norm.weight.fill_(math.nan)
+    row = generate(llama, [[1]])[0]
+    assert isinstance(row.failure, GenerationFailed)
+    assert "not numbers" in row.failure.message
+
+
+def test_stop_texts_end_a_row_and_token_ids_keep_them(served: LanguageModel) -> None:
+    free = generate(served, [PROMPTS[0]], seed=3, max_new_tokens=30, min_new_tokens=30)[0]
+    visible = [served.tokenizer.decode([token]) for token in free.token_ids]
+    at = next(i for i, text in enumerate(visible) if i > 3 and text.isascii() and text not in visible[:i])
+    row = generate(served, [PROMPTS[0]], seed=3, max_new_tokens=30, min_new_tokens=30, stop=[visible[at]])[0]
+    assert row.finish_reason == "stop_sequence"
+    assert row.token_ids == free.token_ids[: at + 1]
+
+
+def test_check_cache_accepts_these_families_and_names_a_broken_one(
+    served: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_cache(served.model)
+    update = "services.policy.engine.cache.BufferedLayer.update"
+    monkeypatch.setattr(update, lambda self, keys, values, *_: (self.keys[:, :, :12] * 0, self.values[:, :, :12]))
+    with pytest.raises(ValueError, match="cannot be served yet"):
+        check_cache(served.model)
