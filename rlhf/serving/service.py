@@ -180,7 +180,9 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(ServiceError)
     async def service_error(request: Request, error: ServiceError) -> Response:
         if error.status >= 500:
-            log.error("request failed", extra={"error": error.message, "error_type": error.error_type})
+            # Not ready yet and draining are how a service starts and stops, not faults.
+            level = logging.INFO if isinstance(error, Unavailable) else logging.ERROR
+            log.log(level, "request failed", extra={"error": error.message, "error_type": error.error_type})
         return answer_error(error)
 
     @app.exception_handler(RequestValidationError)
