@@ -80,7 +80,7 @@ class JobView:
 
     def _time_left(self) -> str:
         eta = self._status.eta_s if self._status is not None else None
-        return "" if eta is None else f", {describe_seconds(eta)} left"
+        return "" if not eta else f", {describe_seconds(eta)} left"
 
     def _picture(self) -> RenderableType:
         status = self._status
@@ -90,8 +90,9 @@ class JobView:
         head = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=max(1, status.total_steps), completed=status.step, width=30)
         steps = f"{status.step} of {status.total_steps}{self._time_left()}{waiting}"
-        head.add_row(Text(self._title, style="bold"), bar, Text(steps))
-        return Group(head, self._table(status.kind)) if self._rows else head
+        head.add_row(bar, Text(steps))
+        title = Text(self._title, style="bold")
+        return Group(title, head, self._table(status.kind)) if self._rows else Group(title, head)
 
     def _table(self, kind: str) -> Table:
         shown = self._rows[-SHOWN_STEPS:]

@@ -13,6 +13,7 @@ from typing import Any
 
 import rich.console
 
+from rlhf.clients.http import Retries
 from rlhf.clients.policy import PolicyClient
 from rlhf.clients.reward import RewardClient
 from rlhf.clients.trainer import TrainerClient
@@ -123,9 +124,11 @@ class Loop:
         """Args: plan, what to do; stack, running; watch, receives durations; console, for lines."""
         self.plan, self.stack, self.watch, self.console = plan, stack, watch, console
         key = stack.endpoints.api_key
-        self.policy = PolicyClient(stack.endpoints.policy, key)
-        self.reward = RewardClient(stack.endpoints.reward, key)
-        self.trainer = TrainerClient(stack.endpoints.trainer, key)
+        # Few retries: a service of this stack that does not answer has died, and that should be told soon.
+        few = Retries(attempts=3)
+        self.policy = PolicyClient(stack.endpoints.policy, key, retries=few)
+        self.reward = RewardClient(stack.endpoints.reward, key, retries=few)
+        self.trainer = TrainerClient(stack.endpoints.trainer, key, retries=few)
         self.results = Results()
 
     def run(self) -> Results:

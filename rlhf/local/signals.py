@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
+TERMINAL_LOOK_S = 1.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -38,6 +40,7 @@ class StopSignals:
         self._held = False
         self._previous: dict[signal.Signals, object] = {}
         self._terminals: list[int] = []
+        self._left = threading.Event()
 
     def __enter__(self) -> Self:
         """Installs the handlers."""
@@ -47,10 +50,13 @@ class StopSignals:
             if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                 continue  # started under nohup: the terminal is meant to go away
             self._previous[number] = signal.signal(number, self._handle)
+        if self._terminals and signal.SIGHUP in self._previous:
+            threading.Thread(target=self._watch_terminals, name="terminal", daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         """Puts the former handlers back."""
+        self._left.set()
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -77,6 +83,13 @@ class StopSignals:
         self.requested = signal.Signals(number)
         if not self._held:
             raise StopRequested(number)
+
+    def _watch_terminals(self) -> None:
+        """Sends the SIGHUP that does not come when the terminal's first process only waits for us, as make does."""
+        while not self._left.wait(TERMINAL_LOOK_S):
+            if not all(os.isatty(number) for number in self._terminals):
+                os.kill(os.getpid(), signal.SIGHUP)
+                return
 
     def _leave_terminal(self) -> None:
         """Sends output that nobody can see any more to nowhere, so that the clean-up does not fail on a print."""

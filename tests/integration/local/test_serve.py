@@ -29,18 +29,24 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serving(model: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """`rlhf serve` from its start; killed at the end of the block if it still runs."""
     command = [sys.executable, "-m", "rlhf.cli", "serve", "--model", str(model), "--out", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with output_of(folder).open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, text=True)
     try:
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+
+
+def output_of(folder: Path) -> Path:
+    return folder.with_suffix(".out")
 
 
 def wait_for_endpoints(process: subprocess.Popen[str], folder: Path) -> Endpoints:
     path, deadline = folder / "endpoints.json", time.monotonic() + START_WITHIN_S
     while not path.exists():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, output_of(folder).read_text()
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return Endpoints.read(path)
@@ -95,9 +101,9 @@ def test_serve_survives_nothing_and_leaves_nothing(tiny: Path, tmp_path: Path) -
         assert wait_for_endpoints(process, folder) == endpoints
 
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 0
+        assert process.wait(120) == 0
         assert_gone(services)
+    output = output_of(folder).read_text()
     assert endpoints.api_key in output
     assert output.splitlines()[-1] == "stopped"
     assert not (folder / "endpoints.json").exists()
@@ -129,8 +135,8 @@ def test_a_stop_during_the_start_leaves_nothing(tiny: Path, tmp_path: Path) -> N
 def test_a_model_that_does_not_exist_fails_with_the_service_and_its_log(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with serving(tmp_path / "empty", tmp_path / "serve") as process:
-        output, _ = process.communicate(timeout=START_WITHIN_S)
-    assert process.returncode == 1
+        assert process.wait(START_WITHIN_S) == 1
+    output = output_of(tmp_path / "serve").read_text()
     assert "ended by itself with exit code" in output
     assert f"last lines of {tmp_path / 'serve' / 'logs'}" in output
     assert not (tmp_path / "serve" / "endpoints.json").exists()

@@ -7,7 +7,7 @@ from rlhf.demo.dataset import PromptRow, load_prompts
 from rlhf.demo.heldout import Judged, NotScored, answer_prompts, describe_answers, judge_answers
 from rlhf.demo.preset import EvaluationPreset
 
-PRESET = EvaluationPreset(prompts=5, max_new_tokens=7, temperature=0.7, prompts_per_request=2)
+PRESET = EvaluationPreset(prompts=5, samples_per_prompt=1, max_new_tokens=7, temperature=0.7, prompts_per_request=2)
 CONFIG = PpoJobConfig(kind="ppo", prompts=["x"], reward_model="rm-1@1", aggregation=Aggregation(method="lcb"))
 
 
