@@ -110,26 +110,23 @@ Reward = Callable[[list[int]], float]
 
 
 def sampler(base: LanguageModel, reward: Reward) -> Callable[[RolloutTask], ExperienceBatch]:
-    """Samples the model as it is now, through its own forward pass; prompts are ids written as text."""
+    """Samples the model as it is now, through its own forward pass; prompts are equally many ids written as text."""
 
     @torch.no_grad()
     def sample(task: RolloutTask) -> ExperienceBatch:
         generator = torch.Generator().manual_seed(task.sampling.seed or 0)
-        prompts = [[int(i) for i in str(prompt).split()] for prompt in task.prompts]
-        responses, behavior = [], []
-        for prompt in prompts:
-            ids = torch.tensor([prompt] * task.sampling.n)
-            drawn = []
-            for _ in range(task.sampling.max_new_tokens):
-                logits = base.model(input_ids=ids).logits[:, -1].float() / task.sampling.temperature
-                token = torch.multinomial(logits.softmax(-1), 1, generator=generator)
-                drawn.append(logits.log_softmax(-1).gather(-1, token)[:, 0].tolist())
-                ids = torch.cat([ids, token], -1)
-            rows = [row[: row.index(EOS) + 1] if EOS in row else row for row in ids[:, len(prompt) :].tolist()]
-            responses.append(rows)
-            behavior += [[drawn[t][i] for t in range(len(row))] for i, row in enumerate(rows)]
-        rewards = [reward(row) for rows in responses for row in rows]
-        return make_batch(prompts, responses, rewards=rewards, behavior=behavior, task=task)
+        prompts, n = [[int(i) for i in str(prompt).split()] for prompt in task.prompts], task.sampling.n
+        ids, drawn = torch.tensor(prompts).repeat_interleave(n, 0), []
+        start = ids.shape[1]
+        for _ in range(task.sampling.max_new_tokens):
+            logprobs = (base.model(input_ids=ids).logits[:, -1].float() / task.sampling.temperature).log_softmax(-1)
+            token = torch.multinomial(logprobs.exp(), 1, generator=generator)
+            drawn.append(logprobs.gather(-1, token))
+            ids = torch.cat([ids, token], -1)
+        rows = [row[: row.index(EOS) + 1] if EOS in row else row for row in ids[:, start:].tolist()]
+        behavior = [all_[: len(row)] for row, all_ in zip(rows, torch.cat(drawn, -1).tolist(), strict=True)]
+        responses = [rows[i : i + n] for i in range(0, len(rows), n)]
+        return make_batch(prompts, responses, rewards=[reward(row) for row in rows], behavior=behavior, task=task)
 
     return sample
 
