@@ -116,19 +116,27 @@ class RewardModelJobConfig(Contract):
     kind: Literal["reward_model"]
     pairs: list[PreferencePair] = Field(min_length=2, max_length=1_000_000)
     members: int = Field(5, ge=1, le=32, description="K")
-    trunk_layers: int = Field(15, ge=1, description="layers of the backbone that are used; members adapt the last")
-    member_layers: int = Field(1, ge=0, description="of trunk_layers, the last so many with a LoRA per member")
+    trunk_layers: int | None = Field(
+        None, ge=1, description="layers of the backbone that are used, from the bottom; null: half of them"
+    )
+    member_layers: int = Field(1, ge=0, description="of these, the last so many with a LoRA per member; 0: heads only")
     lora_r: int = Field(8, ge=1, le=256)
-    learning_rate: float = Field(1e-3, gt=0, le=1)
+    learning_rate: float = Field(3e-3, gt=0, le=1, description="AdamW, falling linearly to 0 over all epochs")
     weight_decay: float = Field(0.01, ge=0)
-    epochs: int = Field(5, ge=1, le=5, description="at most; early stopping on validation loss")
-    patience: int = Field(1, ge=1, description="epochs without a better validation loss before stopping")
+    epochs: int = Field(5, ge=1, le=5, description="at most; early stopping on validation loss, the best is kept")
+    patience: int = Field(2, ge=1, description="epochs without a better validation loss before stopping")
     batch_size: int = Field(32, ge=1, le=4096, description="pairs")
     margin_scale: float = Field(0.0, ge=0, description="the loss's margin is margin_scale × the pair's margin")
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     centring: float = Field(0.01, ge=0, description="η of η·(s_chosen + s_rejected)²")
-    validation_fraction: float = Field(0.2, gt=0, lt=1, description="share of prompts, where pairs name no split")
-    max_length: int = Field(1024, ge=8, description="tokens; longer prompts are cut from the left")
+    validation_fraction: float = Field(
+        0.15,
+        gt=0,
+        le=0.4,
+        description="share of the prompts that stops training and sets the temperature; where no pair is marked "
+        "heldout, as many again measure the result",
+    )
+    max_length: int = Field(1024, ge=8, description="tokens; longer prompts are cut from the left, responses never")
     seed: int = Field(0, ge=0, lt=2**31)
 
 

@@ -38,7 +38,7 @@ class EnsembleShape(Contract):
     members: int = Field(ge=1, description="K")
     lora_r: int = Field(ge=1, description="rank of the adapters")
     lora_scale: float = Field(2.0, gt=0, description="alpha / r")
-    max_length: int = Field(ge=3, description="tokens of prompt and response together")
+    max_length: int = Field(ge=8, description="tokens of prompt and response together")
 
 
 class RewardEnsemble(nn.Module):
@@ -103,15 +103,12 @@ class RewardEnsemble(nn.Module):
 
     def features(self, batch: ReadingBatch) -> Tensor:
         """[K·B, d] float32 after the members' layers; the batch is member-major."""
-        hidden = self._member_stack.run(
-            batch.closing,
-            self.first_member_layer,
-            self.shape.trunk_layers,
-            batch.positions,
-            batch.mask,
-            _Replay(batch.keys_values, self.first_member_layer),
-        )
-        return hidden[:, 0].float()
+        return self._run(self._member_stack, batch)
+
+    def _run(self, stack: LayerStack, batch: ReadingBatch) -> Tensor:
+        first, stop = self.first_member_layer, self.shape.trunk_layers
+        past = _Replay(batch.keys_values, first)
+        return stack.run(batch.closing, first, stop, batch.positions, batch.mask, past)[:, 0].float()
 
     def raw_scores(self, batch: ReadingBatch) -> Tensor:
         """[K, B] float32, not standardised, from a member-major batch of K·B readings."""
@@ -130,6 +127,21 @@ class RewardEnsemble(nn.Module):
             for part in torch.split(every, MEMBER_BATCH)
         ]
         return torch.cat(parts, dim=1)
+
+    @torch.no_grad()
+    def fit_features(self, readings: Readings, indices: Tensor) -> None:
+        """Sets feature_mean and feature_std from the frozen model's own features of `indices`, [N]."""
+        parts = [self._run(self.stack, collate_readings(readings, part)) for part in torch.split(indices, MEMBER_BATCH)]
+        features = torch.cat(parts)
+        std = features.std(0, correction=0)
+        self.feature_mean.copy_(features.mean(0))
+        # A feature that hardly varies here may vary elsewhere; dividing by almost nothing would let it decide alone.
+        self.feature_std.copy_(std.clamp_min(0.01 * float(std.mean()) + 1e-6))
+
+    def fit_reference(self, raw: Tensor) -> None:
+        """Sets reference_mean and reference_std from raw scores, [K, N]."""
+        self.reference_mean.copy_(raw.mean(1))
+        self.reference_std.copy_(raw.std(1, correction=0).clamp_min(1e-6))
 
     def standardise(self, raw: Tensor) -> Tensor:
         """[K, ...] raw scores in units of the reference's spread around the reference's mean."""

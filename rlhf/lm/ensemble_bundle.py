@@ -1,0 +1,112 @@
+"""A reward ensemble on disk: `config.json` and `ensemble.safetensors`, without the backbone. Checked twice.
+
+The store checks the bytes; loading checks that names, shapes and values are those of an ensemble, and then that it
+scores a fixed sample here as it did where it was trained: another backbone, tokenizer or chat template shows at once.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rlhf.contracts.base import Contract
+from rlhf.contracts.errors import Conflict
+from rlhf.lm.ensemble import EnsembleShape, RewardEnsemble
+from rlhf.lm.exchanges import encode_exchange
+from rlhf.lm.loading import LanguageModel
+
+CONFIG = "config.json"
+TENSORS = "ensemble.safetensors"
+PROBE_PROMPT = "Name a colour of the sky."
+PROBE_RESPONSE = "Blue."
+TOLERANCE = {torch.float32: 0.02, torch.float16: 0.1, torch.bfloat16: 0.3}
+"""How far a probe's score may be off, in standard deviations: rounding, not another model."""
+
+
+class BundleConfig(Contract):
+    """`config.json`."""
+
+    format: Literal[1] = 1
+    shape: EnsembleShape
+    pooling: Literal["closing"] = Field("closing", description="members score the hidden state of the closing EOS")
+    temperature: float = Field(
+        gt=0, description="σ((a - b) / temperature) is the calibrated probability that score a is the better one's"
+    )
+    reference_mean: list[float] = Field(description="K, of raw training scores; for readers, the tensors count")
+    reference_std: list[float] = Field(description="K; as reference_mean")
+    probe: list[float] = Field(description="K standardised scores of the probe sample")
+
+
+def save_bundle(folder: Path, ensemble: RewardEnsemble, base: LanguageModel, *, temperature: float) -> None:
+    """Writes the files of a bundle into an existing folder.
+
+    Raises:
+        ValueError: a member gives no finite score.
+    """
+    probe = _score_probe(ensemble, base)
+    if not all(map(math.isfinite, probe)):
+        raise ValueError(f"the ensemble scores its probe {probe}; training went wrong: lower the learning rate")
+    config = BundleConfig(
+        shape=ensemble.shape,
+        temperature=temperature,
+        reference_mean=ensemble.reference_mean.tolist(),
+        reference_std=ensemble.reference_std.tolist(),
+        probe=probe,
+    )
+    (folder / CONFIG).write_text(config.model_dump_json(indent=1) + "\n")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in ensemble.state_dict().items()}
+    save_file(tensors, folder / TENSORS)
+
+
+def load_bundle(folder: Path, base: LanguageModel) -> RewardEnsemble:
+    """Loads a bundle whose bytes the store has verified.
+
+    Raises:
+        Conflict: it is no bundle, damaged, or made for another backbone; says what differs.
+    """
+    ref = f"{folder.parent.name}@{folder.name}"
+    try:
+        config = BundleConfig.model_validate_json((folder / CONFIG).read_bytes())
+        tensors = load_file(folder / TENSORS)
+        ensemble = RewardEnsemble(base, config.shape)
+    except (OSError, SafetensorError, ValidationError, ValueError) as error:
+        raise Conflict(f"reward model {ref} cannot be used with {base.name}: {error}") from error
+    _check_tensors(ref, tensors, ensemble.state_dict())
+    ensemble.load_state_dict(tensors)
+    ensemble.requires_grad_(False)
+    here, tolerance = _score_probe(ensemble, base), TOLERANCE[base.model.dtype]
+    off = [abs(a - b) for a, b in zip(here, config.probe, strict=True)]
+    if not all(difference <= tolerance for difference in off):
+        raise Conflict(
+            f"reward model {ref} was trained on {config.shape.backbone} and scores its probe differently on "
+            f"{base.name}: off by {max(off):.3g} standard deviations, allowed {tolerance}; serve it on the backbone, "
+            "tokenizer and chat template that it was trained with"
+        )
+    return ensemble
+
+
+def _check_tensors(ref: str, tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    needed = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+    if found != needed:
+        odd = min(name for name in {**found, **needed} if found.get(name) != needed.get(name))
+        raise Conflict(
+            f"{TENSORS} of {ref} does not match its {CONFIG}: {odd} has shape {found.get(odd)}, {needed.get(odd)} is "
+            "needed; publish it again"
+        )
+    broken = min((name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())), default=None)
+    if broken is not None:
+        raise Conflict(f"{broken} of reward model {ref} holds NaN or infinite values; train it again")
+
+
+def _score_probe(ensemble: RewardEnsemble, base: LanguageModel) -> list[float]:
+    length = ensemble.shape.max_length
+    exchange = encode_exchange(base.tokenizer, PROBE_PROMPT, PROBE_RESPONSE, max_length=length)
+    return [float(score) for score in ensemble.score([exchange], token_budget=length)[0]]

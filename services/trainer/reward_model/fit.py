@@ -1,0 +1,150 @@
+"""How the members learn: orders, one epoch, validation, early stopping. Not the job around it.
+
+Everything random derives from (seed, member, epoch), so an epoch that is done again after a crash is the same epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.contracts.jobs import RewardModelJobConfig
+from rlhf.lm.ensemble import RewardEnsemble
+from rlhf.lm.readings import Readings, collate_readings
+from services.trainer.ppo.schedule import derive_seed
+from services.trainer.reward_model.data import EncodedPairs
+from services.trainer.reward_model.losses import bradley_terry_loss, centring_loss
+
+
+class TrainingFailed(RuntimeError):
+    """The members cannot be trained so; says why and what to change."""
+
+
+@dataclass
+class Progress:
+    """How far training is; kept in checkpoints.
+
+    Attributes:
+        epoch: epochs done.
+        best_epoch: the one with the lowest validation loss, 1-based; 0 before the first.
+        best_loss: of that epoch, nats.
+        seconds: spent in epochs, over all attempts.
+        history: a row of metrics for each epoch.
+    """
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_loss: float = float("inf")
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def finished(self, config: RewardModelJobConfig) -> bool:
+        """Whether no further epoch is due."""
+        return self.epoch >= config.epochs or self.epoch - self.best_epoch >= config.patience
+
+
+def member_orders(count: int, *, members: int, seed: int, epoch: int) -> Tensor:
+    """Which pairs each member sees in an epoch: its own bootstrap resample (same in all epochs), in its own order.
+
+    Returns:
+        [K, count] int64 indices below count.
+    """
+    orders = []
+    for member in range(members):
+        draw = torch.Generator().manual_seed(derive_seed("bootstrap", seed, member))
+        shuffle = torch.Generator().manual_seed(derive_seed("order", seed, member, epoch))
+        resample = torch.randint(count, (count,), generator=draw)
+        orders.append(resample[torch.randperm(count, generator=shuffle)])
+    return torch.stack(orders)
+
+
+def train_epoch(
+    ensemble: RewardEnsemble,
+    optimizer: torch.optim.Optimizer,
+    readings: Readings,
+    pairs: EncodedPairs,
+    config: RewardModelJobConfig,
+    epoch: int,
+    after_batch: Callable[[int, float], None],
+) -> float:
+    """One pass of every member over its own resample.
+
+    A member's gradient and AdamW's moments are its own, so members train as they would alone.
+
+    Args:
+        ensemble: changed in place.
+        optimizer: of its parameters.
+        readings: of all exchanges.
+        pairs: to learn from.
+        config: batch size, losses, learning rate.
+        epoch: 0-based.
+        after_batch: called with the batches done in this epoch and the loss; may raise to stop.
+
+    Returns:
+        Mean loss over members and pairs, before each update.
+
+    Raises:
+        TrainingFailed: a loss is not finite.
+    """
+    orders = member_orders(len(pairs), members=config.members, seed=config.seed, epoch=epoch)
+    batches = torch.split(orders, config.batch_size, dim=1)
+    total = 0.0
+    for number, order in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * (1 - (epoch + number / len(batches)) / config.epochs)
+        loss = pair_losses(ensemble, readings, pairs, order, config).mean(1)
+        if not bool(torch.isfinite(loss).all()):
+            raise TrainingFailed(
+                f"the loss of member {int((~torch.isfinite(loss)).nonzero()[0])} is not finite in epoch {epoch + 1}, "
+                f"batch {number + 1}; lower learning_rate={config.learning_rate:g}"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss.sum())
+        optimizer.step()
+        mean = float(loss.detach().mean())
+        total += mean * order.shape[1]
+        after_batch(number + 1, mean)
+    return total / orders.shape[1]
+
+
+def pair_losses(
+    ensemble: RewardEnsemble, readings: Readings, pairs: EncodedPairs, order: Tensor, config: RewardModelJobConfig
+) -> Tensor:
+    """[K, B] losses of each member on its own pairs. Args: order, [K, B] indices of pairs."""
+    size = order.shape[1]
+    both = torch.cat([pairs.chosen[order], pairs.rejected[order]], dim=1)
+    raw = ensemble.raw_scores(collate_readings(readings, both.flatten()))
+    chosen, rejected = raw[:, :size], raw[:, size:]
+    margin = config.margin_scale * pairs.margin[order].to(raw.device)
+    loss = bradley_terry_loss(chosen, rejected, margin, label_smoothing=config.label_smoothing)
+    return loss + config.centring * centring_loss(chosen, rejected)
+
+
+def raw_differences(ensemble: RewardEnsemble, readings: Readings, pairs: EncodedPairs) -> Tensor:
+    """[K, N] raw s_chosen - s_rejected, on the CPU."""
+    used = pairs.used
+    raw = ensemble.raw_scores_of(readings, used).cpu()
+    place = {index: column for column, index in enumerate(used.tolist())}
+    chosen = torch.tensor([place[index] for index in pairs.chosen.tolist()])
+    rejected = torch.tensor([place[index] for index in pairs.rejected.tolist()])
+    return raw[:, chosen] - raw[:, rejected]
+
+
+def make_optimizer(ensemble: RewardEnsemble, config: RewardModelJobConfig) -> torch.optim.Optimizer:
+    """AdamW over the members' parameters."""
+    return torch.optim.AdamW(ensemble.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def tensors_of(ensemble: RewardEnsemble) -> dict[str, nn.Parameter]:
+    """All tensors of an ensemble by name, as parameters that share their storage (checkpoints are made of those)."""
+    parameters = dict(ensemble.named_parameters())
+    buffers = {name: nn.Parameter(buffer, requires_grad=False) for name, buffer in ensemble.named_buffers()}
+    return {**parameters, **buffers}
+
+
+def copy_tensors(tensors: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """The same values in their own storage."""
+    return {name: nn.Parameter(tensor.detach().clone(), requires_grad=False) for name, tensor in tensors.items()}

@@ -1,0 +1,226 @@
+"""The reward-model job: reads the pairs once through the frozen trunk, trains K members, measures, publishes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf.artifacts.store import sync_file, sync_folder
+from rlhf.contracts.errors import InvalidInput
+from rlhf.contracts.jobs import RewardModelJobConfig
+from rlhf.lm.ensemble import EnsembleShape, RewardEnsemble
+from rlhf.lm.ensemble_bundle import save_bundle
+from rlhf.lm.exchanges import batch_rows, make_rows
+from rlhf.lm.layers import LayerStack
+from rlhf.lm.loading import LanguageModel
+from rlhf.lm.readings import Readings
+from services.trainer.jobs.handle import JobHandle
+from services.trainer.ppo.checkpoint import load_newest, restore, save_checkpoint
+from services.trainer.ppo.schedule import derive_seed
+from services.trainer.reward_model.data import FILTERS, encode_pairs, filter_pairs, read_pairs, split_by_prompt
+from services.trainer.reward_model.fit import (
+    Progress,
+    copy_tensors,
+    make_optimizer,
+    raw_differences,
+    tensors_of,
+    train_epoch,
+)
+from services.trainer.reward_model.measurement import measure, standardised_votes
+from services.trainer.reward_model.metrics import pairwise_accuracy, preference_nll
+
+log = logging.getLogger(__name__)
+TOKEN_BUDGET = 4096
+"""Padded tokens of one forward pass of the trunk."""
+METRICS_FILE = "metrics.json"
+
+
+def run_reward_model(job: JobHandle, base: LanguageModel) -> None:
+    """Runs a reward-model job from its newest checkpoint, or from the start, to its end.
+
+    Args:
+        job: whose config is a RewardModelJobConfig.
+        base: the backbone; not changed.
+
+    Raises:
+        InvalidInput: the pairs or the shape cannot be used; says why.
+        TrainingFailed: a loss is not finite.
+    """
+    training = RewardModelTraining(job, base)
+    training.read()
+    training.fit()
+    training.publish(training.measure())
+
+
+class RewardModelTraining:
+    """One attempt at one job."""
+
+    def __init__(self, job: JobHandle, base: LanguageModel) -> None:
+        """Filters and encodes the pairs, and finds where an earlier attempt got to."""
+        if not isinstance(job.config, RewardModelJobConfig):
+            raise InvalidInput(f"job {job.id} is of kind {job.config.kind}, not reward_model; submit it as what it is")
+        self.job, self.base, self.config = job, base, job.config
+        self.durations: dict[str, float] = {}
+        self._prepare_pairs()
+        self.ensemble = self._make_ensemble()
+        self.tensors = tensors_of(self.ensemble)
+        self.best = copy_tensors(self.tensors)
+        self.optimizer = make_optimizer(self.ensemble, self.config)
+        self.progress = Progress()
+        rows = make_rows(self.exchanges, share_prompts=self.ensemble.stack.packs)
+        self.reading_steps = sum(1 for _ in batch_rows(rows, token_budget=TOKEN_BUDGET))
+        self.epoch_steps = -(-len(self.pairs["train"]) // self.config.batch_size)
+        self.steps = self.reading_steps + self.config.epochs * self.epoch_steps
+        self.resumed = self._resume()
+
+    def read(self) -> None:
+        """Runs the frozen trunk over every distinct exchange, once for all members and epochs."""
+        started, done = time.perf_counter(), 0
+
+        def after_batch(tokens: int) -> None:
+            nonlocal done
+            done += 1
+            self.job.raise_if_stopped()
+            if not self.resumed:
+                # A step that is reported again would erase the rows of the epochs already done.
+                self.job.progress(done, self.steps, {"tokens": float(tokens)})
+
+        # Half precision keeps 11 bits of keys and values: a score moves by about a thousandth of a deviation.
+        self.readings: Readings = self.ensemble.read(
+            self.exchanges, token_budget=TOKEN_BUDGET, store_dtype=torch.float16, after_batch=after_batch
+        )
+        if not self.resumed:
+            self.ensemble.fit_features(self.readings, self.pairs["train"].used)
+        self.durations["read_s"] = time.perf_counter() - started
+
+    def fit(self) -> None:
+        """Trains until the last epoch or until validation stops it; keeps the best epoch's weights."""
+        while not self.progress.finished(self.config):
+            self._train_epoch()
+        restore_best = {name: tensor.data for name, tensor in self.best.items()}
+        self.ensemble.load_state_dict(restore_best)
+        self.ensemble.requires_grad_(False)
+        self.ensemble.fit_reference(self.ensemble.raw_scores_of(self.readings, self.pairs["train"].used))
+        self.durations["train_s"] = self.progress.seconds
+
+    def measure(self) -> dict[str, Any]:
+        """The content of metrics.json."""
+        started = time.perf_counter()
+        votes = {
+            role: standardised_votes(
+                raw_differences(self.ensemble, self.readings, self.pairs[role]), self.ensemble.reference_std
+            )
+            for role in ("validation", "evaluation")
+        }
+        figures = measure(
+            votes["validation"], votes["evaluation"], self.exchanges, self.pairs["train"], self.pairs["evaluation"]
+        )
+        self.durations["measure_s"] = time.perf_counter() - started
+        return figures | {
+            "epochs": self.progress.epoch,
+            "best_epoch": self.progress.best_epoch,
+            "history": self.progress.history,
+            "dropped": dict(self.dropped),
+            "shape": self.ensemble.shape.model_dump(),
+            "durations": self.durations,
+        }
+
+    def publish(self, figures: dict[str, Any]) -> None:
+        """Publishes the bundle as version 1 and writes metrics.json; both again after a crash are the same."""
+
+        def write(folder: Path) -> None:
+            save_bundle(folder, self.ensemble, self.base, temperature=figures["temperature"])
+
+        ref = self.job.store.publish("reward_models", self.job.id, 1, write)
+        _write_durably(self.job.folder / METRICS_FILE, json.dumps(figures, indent=1))
+        self.job.progress(self.steps, self.steps, _numbers(figures))
+        self.job.event("published", f"reward servers can load {ref}", kind="published", data={"reward_model": ref})
+        log.info("published", extra={"reward_model": ref, "accuracy": figures["accuracy_ensemble"]})
+
+    def _prepare_pairs(self) -> None:
+        config = self.config
+        kept, dropped = filter_pairs(read_pairs(config.pairs))
+        roles = split_by_prompt(kept, fraction=config.validation_fraction, seed=config.seed)
+        max_length = min(config.max_length, self.base.max_positions)
+        self.exchanges, self.pairs, too_long = encode_pairs(kept, roles, self.base.tokenizer, max_length=max_length)
+        self.dropped = {reason: dropped[reason] for reason in FILTERS} | {"too_long": too_long}
+        if total := sum(self.dropped.values()):
+            share = f"{total} of {len(config.pairs)} pairs were dropped"
+            self.job.event("pairs_dropped", share, level="warning", data=self.dropped)
+
+    def _make_ensemble(self) -> RewardEnsemble:
+        config, stack = self.config, LayerStack(self.base.model)
+        return RewardEnsemble(
+            self.base,
+            EnsembleShape(
+                backbone=self.base.name,
+                width=stack.width,
+                trunk_layers=config.trunk_layers or max(1, stack.depth // 2),
+                member_layers=config.member_layers,
+                members=config.members,
+                lora_r=config.lora_r,
+                max_length=min(config.max_length, self.base.max_positions),
+            ),
+            seed=derive_seed("ensemble", config.seed),
+        )
+
+    def _resume(self) -> bool:
+        checkpoint = load_newest(self.job.folder / "checkpoints")
+        if checkpoint is None:
+            return False
+        best = {f"best.{name}": tensor for name, tensor in self.best.items()}
+        restore(checkpoint, {**self.tensors, **best}, self.optimizer)
+        self.progress = Progress(**checkpoint.state)
+        self.job.event("resumed", f"going on after epoch {self.progress.epoch} from its checkpoint")
+        return True
+
+    def _train_epoch(self) -> None:
+        epoch, started = self.progress.epoch, time.perf_counter()
+        first = self.reading_steps + epoch * self.epoch_steps
+
+        def after_batch(number: int, loss: float) -> None:
+            self.job.raise_if_stopped()
+            if number < self.epoch_steps:
+                self.job.progress(first + number, self.steps, {"loss": loss})
+
+        loss = train_epoch(
+            self.ensemble, self.optimizer, self.readings, self.pairs["train"], self.config, epoch, after_batch
+        )
+        differences = raw_differences(self.ensemble, self.readings, self.pairs["validation"]).mean(0).double().numpy()
+        row = {
+            "epoch": float(epoch + 1),
+            "loss": loss,
+            "validation_loss": preference_nll(differences),
+            "validation_accuracy": pairwise_accuracy(differences),
+        }
+        progress = self.progress
+        progress.epoch = epoch + 1
+        progress.seconds += time.perf_counter() - started
+        progress.history.append(row)
+        if row["validation_loss"] < progress.best_loss:
+            progress.best_epoch, progress.best_loss = epoch + 1, row["validation_loss"]
+            self.best = copy_tensors(self.tensors)
+        self._checkpoint()
+        self.job.progress(first + self.epoch_steps, self.steps, row)
+
+    def _checkpoint(self) -> None:
+        best = {f"best.{name}": tensor for name, tensor in self.best.items()}
+        folder, state = self.job.folder / "checkpoints", dict(vars(self.progress))
+        save_checkpoint(folder, self.progress.epoch, {**self.tensors, **best}, self.optimizer, state, [])
+
+
+def _numbers(figures: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
+
+
+def _write_durably(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text + "\n")
+    sync_file(temporary)
+    temporary.replace(path)
+    sync_folder(path.parent)
