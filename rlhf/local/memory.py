@@ -9,12 +9,12 @@ from typing import Self
 
 import psutil
 
-INTERVAL_S = 1.0
+INTERVAL_S = 4.0
 MIB = 2**20
 
 
 class MemorySampler:
-    """Context manager: a thread looks once a second."""
+    """Context manager: a thread looks every few seconds, since a look walks the page tables."""
 
     def __init__(self, pids: Callable[[], Mapping[str, int]]) -> None:
         """Args: pids, name to process id at the time of the call; their children count in."""
