@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleRenderable, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -16,6 +16,8 @@ from rich.text import Text
 from rlhf.contracts.jobs import JobEvent, JobState, JobStatus
 
 SHOWN_STEPS = 12
+QUIET_S = 10.0
+"""Seconds between plain lines of a job whose steps are many and small, unless it reports something new."""
 
 Column = tuple[str, str, str]
 """Heading, name in the job's metrics, format."""
@@ -31,9 +33,6 @@ PPO_COLUMNS: tuple[Column, ...] = (
     ("seconds", "step_s", "{:.1f}"),
 )
 
-METRIC_COLUMNS = {"ppo": PPO_COLUMNS}
-"""Columns by kind of job; other kinds show what they report, as it is."""
-
 
 class JobView:
     """Context manager and watcher of one job: live on a terminal, else lines."""
@@ -42,6 +41,8 @@ class JobView:
         """Args: console; title, what the job is for people."""
         self._console, self._title = console, title
         self._rows: list[JobEvent] = []
+        self._latest: dict[str, float | None] = {}
+        self._printed: JobEvent | None = None
         self._status: JobStatus | None = None
         self._live: Live | None = None
         if console.is_terminal:
@@ -64,7 +65,9 @@ class JobView:
         """Shows a step, a watchdog's finding, a warning; other events stay in the logs."""
         if event.kind == "progress":
             self._rows.append(event)
-            if self._live is None:
+            self._latest.update(metrics_of(event))
+            if self._live is None and self._is_news(event):
+                self._printed = event
                 self._print(f"  {describe_step(event)}{self._time_left()}")
         elif event.level != "info" or event.name == "resumed":
             self._print(f"  {'watchdog' if event.kind == 'watchdog' else event.level}: {event.message}", style="yellow")
@@ -74,6 +77,12 @@ class JobView:
         self._status = status
         if self._live is not None:
             self._live.update(self._picture(), refresh=True)
+
+    def _is_news(self, event: JobEvent) -> bool:
+        last, metrics = self._printed, metrics_of(event)
+        if last is None or is_ppo(metrics) or metrics.keys() != metrics_of(last).keys():
+            return True
+        return event.time - last.time >= QUIET_S
 
     def _print(self, line: str, style: str | None = None) -> None:
         self._console.print(Text(line, style=style or ""), soft_wrap=True)
@@ -91,33 +100,40 @@ class JobView:
         bar = ProgressBar(total=max(1, status.total_steps), completed=status.step, width=30)
         steps = f"{status.step} of {status.total_steps}{self._time_left()}{waiting}"
         head.add_row(bar, Text(steps))
-        title = Text(self._title, style="bold")
-        return Group(title, head, self._table(status.kind)) if self._rows else Group(title, head)
+        parts: list[ConsoleRenderable] = [Text(self._title, style="bold"), head]
+        if is_ppo(self._latest):
+            parts.append(step_table(self._rows[-SHOWN_STEPS:]))
+        elif self._latest:
+            parts.append(Text(describe_metrics(self._latest)))
+        return Group(*parts)
 
-    def _table(self, kind: str) -> Table:
-        shown = self._rows[-SHOWN_STEPS:]
-        columns = METRIC_COLUMNS.get(kind) or free_columns(metrics_of(shown[-1]))
-        table = Table(box=box.SIMPLE, pad_edge=False)
-        for heading in ("step", *(heading for heading, _, _ in columns)):
-            table.add_column(heading, justify="right")
-        for event in shown:
-            metrics = metrics_of(event)
-            table.add_row(str(event.data.get("step", "")), *(cell(metrics, name, form) for _, name, form in columns))
-        return table
+
+def is_ppo(metrics: Mapping[str, float | None]) -> bool:
+    """Whether a job's metrics are those of PPO, whose every step is worth a row."""
+    return "kl_sequence" in metrics
+
+
+def step_table(rows: Sequence[JobEvent]) -> Table:
+    """PPO's steps, one a row."""
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for heading in ("step", *(heading for heading, _, _ in PPO_COLUMNS)):
+        table.add_column(heading, justify="right")
+    for event in rows:
+        metrics = metrics_of(event)
+        table.add_row(str(event.data.get("step", "")), *(cell(metrics, name, form) for _, name, form in PPO_COLUMNS))
+    return table
 
 
 def describe_step(event: JobEvent) -> str:
     """A progress event as one line."""
-    metrics = metrics_of(event)
-    columns = PPO_COLUMNS if "kl_sequence" in metrics else free_columns(metrics)
+    return f"step {event.data.get('step')} of {event.data.get('total')}: {describe_metrics(metrics_of(event))}"
+
+
+def describe_metrics(metrics: Mapping[str, float | None]) -> str:
+    """Metrics as text: PPO's under short headings, others under their own names."""
+    columns = PPO_COLUMNS if is_ppo(metrics) else tuple((name, name, "{:.4g}") for name in list(metrics)[:8])
     known = [(heading, cell(metrics, name, form)) for heading, name, form in columns if name in metrics]
-    values = ", ".join(f"{heading} {value}" for heading, value in known)
-    return f"step {event.data.get('step')} of {event.data.get('total')}: {values}"
-
-
-def free_columns(metrics: Mapping[str, float | None]) -> tuple[Column, ...]:
-    """The first numbers that a job reports, under their own names."""
-    return tuple((name, name, "{:.4g}") for name in list(metrics)[:8])
+    return ", ".join(f"{heading} {value}" for heading, value in known)
 
 
 def metrics_of(event: JobEvent) -> Mapping[str, float | None]:

@@ -4,7 +4,7 @@ from typing import Any
 from rich.console import Console
 
 from rlhf.contracts.jobs import JobEvent, JobState, JobStatus
-from rlhf.demo.progress import JobView, describe_seconds, describe_step
+from rlhf.demo.progress import JobView, describe_seconds
 
 METRICS = {
     "reward_mean": 0.25,
@@ -75,8 +75,41 @@ def test_on_a_terminal_the_table_is_live_and_warnings_stay_above_it() -> None:
     assert "SAMPLE-TEXT" not in text
 
 
-def test_a_job_of_another_kind_shows_what_it_reports() -> None:
-    assert describe_step(progress(1, {"loss": 0.6931, "accuracy": 0.5})) == "step 1 of 18: loss 0.6931, accuracy 0.5"
+def small_step(number: int, at: float, **metrics: float) -> JobEvent:
+    data = {"step": number, "total": 100, "metrics": metrics}
+    return JobEvent(id=str(number), time=at, kind="progress", name="progress", message="", data=data)
+
+
+SMALL_STEPS = [
+    small_step(1, 0.0, tokens=4000),
+    small_step(2, 9.0, tokens=4001),
+    small_step(3, 10.0, tokens=4002),
+    small_step(4, 11.0, loss=0.6931),
+    small_step(5, 12.0, loss=0.6, validation_accuracy=0.75),
+]
+
+
+def test_many_small_steps_give_a_line_in_ten_seconds_or_when_they_report_something_new() -> None:
+    out = io.StringIO()
+    with JobView(Console(file=out, width=120), "reward model") as view:
+        for event in SMALL_STEPS:
+            view.tell(event)
+    assert out.getvalue().splitlines() == [
+        "reward model",
+        "  step 1 of 100: tokens 4000",
+        "  step 3 of 100: tokens 4002",
+        "  step 4 of 100: loss 0.6931",
+        "  step 5 of 100: loss 0.6, validation_accuracy 0.75",
+    ]
+
+
+def test_on_a_terminal_small_steps_are_one_line_with_the_latest_of_everything() -> None:
+    out = io.StringIO()
+    with JobView(Console(file=out, force_terminal=True, width=120, color_system=None), "reward model") as view:
+        for event in SMALL_STEPS:
+            view.tell(event)
+        view.update(status(5, None, "reward_model"))
+    assert "tokens 4002, loss 0.6, validation_accuracy 0.75" in out.getvalue()
 
 
 def test_times_are_for_people() -> None:
