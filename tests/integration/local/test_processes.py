@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rlhf.local.processes import Program, ServiceFailed, Supervisor, run_tool
+from rlhf.local.processes import Program, ServiceFailed, Supervisor, launched, run_tool
 from rlhf.local.signals import StopRequested, StopSignals
 from tests.integration.local.supervised import service
 from tests.integration.local.survivors import survivors, wait_until_gone
@@ -25,7 +25,8 @@ def signals() -> Iterator[StopSignals]:
 
 def supervise(folder: Path, manner: str = "polite") -> subprocess.Popen[bytes]:
     """Starts supervised.py and waits until both its services run."""
-    process = subprocess.Popen([sys.executable, "-m", "tests.integration.local.supervised", str(folder), manner])
+    command = [sys.executable, "-m", "tests.integration.local.supervised", str(folder), manner]
+    process = subprocess.Popen(launched(command))
     deadline = time.monotonic() + 60
     while not (folder / "up").exists():
         assert process.poll() is None

@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from rlhf.local.processes import launched
 from rlhf.local.stack import Endpoints
 from tests.integration.local.survivors import wait_until_gone
 from tests.tiny_models import save_tiny_llama
@@ -31,7 +32,8 @@ def serving(model: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "rlhf.cli", "serve", "--model", str(model), "--out", str(folder)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with output_of(folder).open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, text=True)
+        # Through the launcher: it ends with this test run, also when that is killed.
+        process = subprocess.Popen(launched(command), stdout=output, stderr=subprocess.STDOUT, text=True)
     try:
         yield process
     finally:
