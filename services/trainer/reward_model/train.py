@@ -75,7 +75,7 @@ class RewardModelTraining:
         rows = make_rows(self.exchanges, share_prompts=self.ensemble.stack.packs)
         self.reading_steps = sum(1 for _ in batch_rows(rows, token_budget=TOKEN_BUDGET))
         self.epoch_steps = -(-len(self.pairs["train"]) // self.config.batch_size)
-        self.steps = self.reading_steps + self.config.epochs * self.epoch_steps
+        self.steps = self.reading_steps + self.config.epochs * self.epoch_steps + 1
         self.resumed = self._resume()
 
     def read(self) -> None:

@@ -1,0 +1,217 @@
+"""The whole job on tiny models: it learns a rule, resumes exactly, and publishes what the reward service can load."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlhf.artifacts.store import ArtifactStore
+from rlhf.contracts.errors import Conflict, InvalidInput
+from rlhf.contracts.jobs import PpoJobConfig, PreferencePair, RewardModelJobConfig
+from rlhf.lm.ensemble_bundle import load_bundle
+from rlhf.lm.exchanges import encode_exchange
+from rlhf.lm.loading import LanguageModel, load_language_model
+from services.trainer.reward_model.fit import TrainingFailed, member_orders
+from services.trainer.reward_model.train import run_reward_model
+from tests.tiny_models import save_tiny_gpt_neo, save_tiny_llama
+
+
+class Stopped(Exception):
+    """Stands for a cancelled job or a lost lease."""
+
+
+@dataclass
+class FakeJob:
+    config: Any
+    store: ArtifactStore
+    id: str = "rm-1"
+    steps_before_stop: int = 10**9
+    told: list[tuple[int, int, dict[str, float]]] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        return self.store.job_folder(self.id)
+
+    def progress(self, step: int, total: int, metrics: dict[str, float]) -> None:
+        self.told.append((step, total, metrics))
+
+    def event(self, name: str, message: str, **_: Any) -> None:
+        self.events.append(name)
+
+    def raise_if_stopped(self) -> None:
+        self.steps_before_stop -= 1
+        if self.steps_before_stop < 0:
+            raise Stopped
+
+
+def make_pairs(count: int) -> list[PreferencePair]:
+    """The rule: an answer that ends with a full stop is better than one that is cut off."""
+    rng = random.Random(5)
+    words = ["rain", "snow", "sun", "wind", "fog", "hail", "dew"]
+    pairs = []
+    for number in range(count):
+        first, second = (" ".join(rng.choices(words, k=rng.randint(2, 4))) for _ in range(2))
+        split = "heldout" if number % 4 == 0 else None
+        prompt = f"Say {number if split else number // 2 + 1000}."
+        pairs.append(PreferencePair(prompt=prompt, chosen=first + ".", rejected=second, split=split))
+    return pairs
+
+
+def make_config(**changes: Any) -> RewardModelJobConfig:
+    return RewardModelJobConfig.model_validate(
+        {
+            "kind": "reward_model",
+            "pairs": make_pairs(120),
+            "members": 3,
+            "trunk_layers": 2,
+            "member_layers": 2,
+            "lora_r": 2,
+            "learning_rate": 0.03,
+            "epochs": 5,
+            "batch_size": 16,
+            "max_length": 128,
+            "seed": 3,
+        }
+        | changes
+    )
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt_neo"])
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    save: Callable[[Path], Path] = {"llama": save_tiny_llama, "gpt_neo": save_tiny_gpt_neo}[request.param]
+    return load_language_model(str(save(tmp_path_factory.mktemp(request.param))))
+
+
+@pytest.fixture(scope="module")
+def done(base: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> FakeJob:
+    job = FakeJob(make_config(), ArtifactStore(tmp_path_factory.mktemp("store")))
+    run_reward_model(job, base)
+    return job
+
+
+def test_it_learns_the_rule_and_says_so(base: LanguageModel, done: FakeJob) -> None:
+    figures = json.loads((done.folder / "metrics.json").read_text())
+    # A random GPT-Neo attends to nearly everything alike, so what it learns of 90 pairs does not carry over.
+    assert figures["accuracy_ensemble"] > (0.9 if base.model.config.model_type == "llama" else 0.5)
+    assert figures["eval_pairs"] == 30
+    assert figures["train_pairs"] + figures["validation_pairs"] == 90
+    assert figures["members"] == len(figures["accuracy_members"]) == 3
+    low, high = figures["accuracy_ensemble_ci95"]
+    assert low <= figures["accuracy_ensemble"] <= high
+    assert figures["dropped"] == {
+        "empty": 0,
+        "equal": 0,
+        "contradictory": 0,
+        "duplicate": 0,
+        "leaked": 0,
+        "too_long": 0,
+    }
+    assert {"accuracy_length_baseline", "ece", "ece_before_temperature", "auroc_uncertainty", "durations"} <= set(
+        figures
+    )
+    assert figures["history"][-1]["loss"] < figures["history"][0]["loss"]
+
+
+def test_progress_rises_to_the_end(done: FakeJob) -> None:
+    steps = [step for step, _, _ in done.told]
+    assert steps == sorted(set(steps))
+    assert done.told[-1][0] == done.told[-1][1]
+    assert "published" in done.events
+
+
+def test_the_bundle_scores_as_the_training_did(base: LanguageModel, done: FakeJob) -> None:
+    ensemble = load_bundle(done.store.resolve("reward_models", "rm-1@1"), base)
+    good, bad = (
+        encode_exchange(base.tokenizer, "Say 999.", text, max_length=128) for text in ("sun wind.", "sun wind")
+    )
+    scores = ensemble.score([good, bad], token_budget=512)
+    assert scores.shape == (2, 3)
+    if base.model.config.model_type == "llama":
+        assert bool((scores[0] > scores[1]).all())
+
+
+@pytest.mark.parametrize("stop", [1, 8, 14, 20])
+def test_a_stopped_job_resumes_to_the_same_weights(
+    base: LanguageModel, done: FakeJob, tmp_path: Path, stop: int
+) -> None:
+    job = FakeJob(make_config(), ArtifactStore(tmp_path), steps_before_stop=stop)
+    with pytest.raises(Stopped):
+        run_reward_model(job, base)
+    job.steps_before_stop = 10**9
+    run_reward_model(job, base)
+    ours, theirs = (load_file(j.store.resolve("reward_models", "rm-1@1") / "ensemble.safetensors") for j in (job, done))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    again, before = (json.loads((j.folder / "metrics.json").read_text()) for j in (job, done))
+    del again["durations"], before["durations"]
+    assert again == before
+
+
+def test_a_job_that_died_after_publishing_publishes_no_second_model(base: LanguageModel, tmp_path: Path) -> None:
+    job = FakeJob(make_config(epochs=1), ArtifactStore(tmp_path))
+    run_reward_model(job, base)
+    (job.folder / "metrics.json").unlink()
+    run_reward_model(job, base)
+    assert job.store.versions("reward_models", "rm-1") == [1]
+    assert (job.folder / "metrics.json").exists()
+
+
+def test_training_leaves_the_backbone_as_it_was(base: LanguageModel, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
+    names = [name for name, _ in base.model.named_modules()]
+    run_reward_model(FakeJob(make_config(epochs=1), ArtifactStore(tmp_path)), base)
+    assert [name for name, _ in base.model.named_modules()] == names
+    assert all(torch.equal(tensor, before[name]) for name, tensor in base.model.state_dict().items())
+
+
+def test_early_stopping_keeps_the_best_epoch(base: LanguageModel, tmp_path: Path) -> None:
+    # A rate so high that the first epoch is as good as it gets or later ones are noise.
+    job = FakeJob(make_config(learning_rate=1.0, patience=1), ArtifactStore(tmp_path))
+    run_reward_model(job, base)
+    figures = json.loads((job.folder / "metrics.json").read_text())
+    losses = [row["validation_loss"] for row in figures["history"]]
+    assert figures["best_epoch"] == 1 + losses.index(min(losses))
+    assert figures["epochs"] == len(losses) <= 5
+    assert job.told[-1][0] == job.told[-1][1]
+
+
+def test_a_loss_that_is_not_finite_stops_the_job(base: LanguageModel, tmp_path: Path) -> None:
+    pairs = make_pairs(40)
+    pairs = [pair.model_copy(update={"margin": 1e300}) for pair in pairs]
+    job = FakeJob(make_config(pairs=pairs, margin_scale=1.0), ArtifactStore(tmp_path))
+    with pytest.raises(TrainingFailed, match=r"not finite in epoch 1, batch 1; lower"):
+        run_reward_model(job, base)
+    assert job.store.versions("reward_models", "rm-1") == []
+
+
+def test_another_kind_of_job_is_refused(base: LanguageModel, tmp_path: Path) -> None:
+    config = PpoJobConfig.model_validate({"kind": "ppo", "prompts": ["a"], "reward_model": "rm@1"})
+    with pytest.raises(InvalidInput, match="of kind ppo"):
+        run_reward_model(FakeJob(config, ArtifactStore(tmp_path)), base)
+
+
+def test_another_backbone_is_told_from_the_right_one(base: LanguageModel, done: FakeJob, tmp_path: Path) -> None:
+    save = save_tiny_llama if base.model.config.model_type == "llama" else save_tiny_gpt_neo
+    stranger = load_language_model(str(save(tmp_path / "other", seed=9)))
+    with pytest.raises(Conflict, match="scores its probe differently on other"):
+        load_bundle(done.store.resolve("reward_models", "rm-1@1"), stranger)
+
+
+def test_members_see_their_own_resample_in_their_own_order() -> None:
+    first, second = (member_orders(200, members=2, seed=1, epoch=epoch) for epoch in (0, 1))
+    assert torch.equal(first, member_orders(200, members=2, seed=1, epoch=0))
+    assert not torch.equal(first, second)
+    # The resample stays, its order changes.
+    assert torch.equal(first.sort(dim=1).values, second.sort(dim=1).values)
+    assert not torch.equal(first[0].sort().values, first[1].sort().values)
+    # With replacement, 1 - 1/e = 63 % of the pairs are in a resample of their number.
+    assert 0.5 < len(first[0].unique()) / 200 < 0.75
