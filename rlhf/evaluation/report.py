@@ -190,8 +190,12 @@ def _win_rate(part: Mapping[str, Any]) -> dict[str, Any]:
 
 def _paired_samples(report: Report) -> list[tuple[Sample, Sample]]:
     first, last = (items(section(report, side).get("samples")) for side in ("before", "after"))
-    both = zip(first, last, strict=False)
-    return [(a, b) for a, b in both if isinstance(a, Mapping) and isinstance(b, Mapping)]
+    both = [(a, b) for a, b in zip(first, last, strict=False) if isinstance(a, Mapping) and isinstance(b, Mapping)]
+    # A prompt that was answered several times is shown once, by its first samples.
+    by_prompt: dict[object, tuple[Sample, Sample]] = {}
+    for index, pair in enumerate(both):
+        by_prompt.setdefault(pair[0].get("id", index), pair)
+    return list(by_prompt.values())
 
 
 def _pairs(both: list[tuple[Sample, Sample]]) -> list[dict[str, Any]]:

@@ -200,3 +200,12 @@ def test_prompts_are_taken_in_turn_from_each_type(tmp_path: Path) -> None:
         each["type"] = "list" if i < 19 else "advice"
     shown = re.findall(r"number (\d+):", render(report, tmp_path)[0].text)
     assert shown == [*map(str, range(8)), "19", "20"]  # both of the rare type are in
+
+
+def test_a_prompt_answered_twice_is_shown_once(tmp_path: Path) -> None:
+    report = full_report()
+    for side in ("before", "after"):
+        once = [{**sample, "id": f"prompt-{i}"} for i, sample in enumerate(report[side]["samples"])]
+        report[side]["samples"] = [sample for sample in once for _ in "ab"]
+    write_report(report, tmp_path / "report.html")
+    assert f"of {len(report['before']['samples']) // 2} held-out prompts" in (tmp_path / "report.html").read_text()
