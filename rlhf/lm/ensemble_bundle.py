@@ -73,10 +73,10 @@ def load_bundle(folder: Path, base: LanguageModel) -> RewardEnsemble:
     """
     ref = f"{folder.parent.name}@{folder.name}"
     try:
-        config = BundleConfig.model_validate_json((folder / CONFIG).read_bytes())
+        config = _read_config(folder / CONFIG)
         tensors = load_file(folder / TENSORS)
         ensemble = RewardEnsemble(base, config.shape)
-    except (OSError, SafetensorError, ValidationError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise Conflict(f"reward model {ref} cannot be used with {base.name}: {error}") from error
     _check_tensors(ref, tensors, ensemble.state_dict())
     ensemble.load_state_dict(tensors)
@@ -90,6 +90,17 @@ def load_bundle(folder: Path, base: LanguageModel) -> RewardEnsemble:
             "tokenizer and chat template that it was trained with"
         )
     return ensemble
+
+
+def _read_config(path: Path) -> BundleConfig:
+    try:
+        config = BundleConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"{CONFIG}: {found}; publish it again") from error
+    if len(config.probe) != config.shape.members:
+        raise ValueError(f"{CONFIG} gives {len(config.probe)} probe scores for {config.shape.members} members")
+    return config
 
 
 def _check_tensors(ref: str, tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:

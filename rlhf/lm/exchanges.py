@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.contracts.base import Prompt
+from rlhf.contracts.base import Prompt, prompt_messages
 from rlhf.contracts.errors import ScoringFailed
 from rlhf.lm.chat import encode_prompt, encode_text
 
@@ -52,8 +52,11 @@ def encode_exchange(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response
         max_length: tokens; a longer prompt loses its beginning, the response is never cut.
 
     Raises:
-        ScoringFailed: the response has no token, or does not fit beside one token of the prompt.
+        ScoringFailed: the response has no token, or does not fit beside one token of the prompt, or a text has half of
+            a surrogate pair, which JSON can spell and no tokenizer can read.
     """
+    for where, text in (("the response", response), *(("the prompt", m.content) for m in prompt_messages(prompt))):
+        _check_characters(where, text)
     response_ids = encode_text(tokenizer, response)
     if not response_ids:
         raise ScoringFailed("the response is empty; a score needs at least one token: drop this sample or give it text")
@@ -66,6 +69,13 @@ def encode_exchange(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response
     prompt_ids = encode_prompt(tokenizer, prompt)
     eos = int(tokenizer.eos_token_id)
     return Exchange(tuple(prompt_ids[-room:]), (*response_ids, eos), truncated=len(prompt_ids) > room)
+
+
+def _check_characters(where: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ScoringFailed(f"{where} has the lone surrogate {text[error.start]!r}; send whole characters") from error
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,12 @@ def test_an_empty_response_is_refused(base: LanguageModel) -> None:
         encode_exchange(base.tokenizer, "Hi", "", max_length=64)
 
 
+@pytest.mark.parametrize(("prompt", "response"), [("Hi\ud800", "Yes."), ("Hi", "Yes\udc00.")])
+def test_half_a_surrogate_pair_is_refused(base: LanguageModel, prompt: str, response: str) -> None:
+    with pytest.raises(ScoringFailed, match="has the lone surrogate"):
+        encode_exchange(base.tokenizer, prompt, response, max_length=64)
+
+
 def test_rows_share_prompts_and_keep_within_their_length() -> None:
     one, two = (1, 2, 3), (4, 5)
     exchanges = [
