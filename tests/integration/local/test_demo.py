@@ -17,7 +17,7 @@ from rlhf.evaluation.readings import missing_keys
 from rlhf.local.processes import launched
 from tests.tiny_models import save_tiny_llama
 
-WITHIN_S = 300
+WITHIN_S = 500
 
 
 @pytest.fixture(scope="module")
