@@ -42,7 +42,11 @@ Factors = dict[str, LowRank]
 
 
 class AdapterLibrary:
-    """Decides with which weights the model computes. Not thread-safe: the engine's thread owns it."""
+    """Decides with which weights the model computes. The engine's thread owns it; others only read `loaded`.
+
+    Attributes:
+        loaded: adapters in memory, the one used last at the end.
+    """
 
     def __init__(self, store: ArtifactStore, linears: dict[str, ExchangeableLinear], kept: int) -> None:
         """Args: store, of published adapters; linears, the model's layers by name; kept, adapters held in memory."""
@@ -51,11 +55,7 @@ class AdapterLibrary:
         self._merged: dict[str, Tensor] = {}
         self._merged_ref: str | None = None
         self._active: str | None = None
-
-    @property
-    def loaded(self) -> list[str]:
-        """Adapters in memory, the one used last at the end."""
-        return list(self._factors)
+        self.loaded: tuple[str, ...] = ()
 
     def activate(self, ref: str | None) -> None:
         """The model computes with this adapter from now on; None is the base model, exactly.
@@ -71,6 +71,7 @@ class AdapterLibrary:
                     self._factors.popitem(last=False)
                 ADAPTERS.set(len(self._factors))
             self._factors.move_to_end(ref)
+            self.loaded = tuple(self._factors)
         if ref == self._active:
             return
         for name in self._merged:

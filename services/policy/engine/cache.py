@@ -73,8 +73,13 @@ class BatchCache(Cache):  # type: ignore[misc]
     layers: list[BufferedLayer]
 
     def __init__(self, prefilled: Cache, room: int, source: Tensor) -> None:
-        """Args: prefilled, the cache after the prompts; room, columns in all; source, [B] each row's prompt."""
-        super().__init__(layers=[BufferedLayer(layer.keys, layer.values, room, source) for layer in prefilled.layers])
+        """Args: prefilled, cache of the prompts, emptied here; room, columns in all; source, [B] each row's prompt."""
+        layers = []
+        for layer in prefilled.layers:
+            layers.append(BufferedLayer(layer.keys, layer.values, room, source))
+            # Let go of at once, so that the prompts' cache is never in memory twice as a whole.
+            layer.keys = layer.values = None
+        super().__init__(layers=layers)
 
     def move_row(self, source: int, target: int) -> None:
         """Overwrites row `target` by row `source` in every layer."""

@@ -36,7 +36,7 @@ class Engine:
     @property
     def adapters(self) -> list[str]:
         """Adapters in memory."""
-        return self._library.loaded
+        return list(self._library.loaded)
 
     @property
     def alive(self) -> bool:

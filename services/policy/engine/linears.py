@@ -87,6 +87,10 @@ def install_linears(model: nn.Module, *, packed: bool) -> dict[str, Exchangeable
             parent, _, leaf = name.rpartition(".")
             replaced[name] = kind(module)
             setattr(model.get_submodule(parent), leaf, replaced[name])
+    if kind is PackedLinear:
+        # What is left refers to the memory-mapped weights file, and one tensor of it keeps all of it resident.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()
     log.info("linear layers installed", extra={"count": len(replaced), "layout": kind.__name__})
     return replaced
 

@@ -93,7 +93,7 @@ def test_the_least_recently_used_goes_first(
         publish(store, folders["llama"], "job", version)
     for ref in ("job@1", "job@2", "job@1", "job@3"):
         library.activate(ref)
-    assert library.loaded == ["job@1", "job@3"]
+    assert library.loaded == ("job@1", "job@3")
 
 
 def test_unknown_adapters_are_not_found(llama: LanguageModel, store: ArtifactStore, folders: dict[str, Path]) -> None:
@@ -119,7 +119,7 @@ def test_corruption_is_refused_and_the_engine_stays_as_it_was(
     with pytest.raises(Conflict, match="corrupt"):
         library.activate("job@2")
     assert torch.equal(logits(llama), before)
-    assert library.loaded == ["job@1"]
+    assert library.loaded == ("job@1",)
 
 
 def change_config(folder: Path, **settings: object) -> None:
@@ -163,7 +163,7 @@ def test_adapters_that_cannot_be_served_say_why(
     republish(folder)
     with pytest.raises(Conflict, match=reason):
         library.activate("job@1")
-    assert library.loaded == []
+    assert library.loaded == ()
 
 
 def test_an_adapter_of_a_deeper_model_is_refused(tmp_path: Path, llama: LanguageModel, store: ArtifactStore) -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, tensor
 
@@ -34,6 +34,7 @@ def test_top_k_of_each_row() -> None:
     assert kept(out) == [[1], [1, 3], [0, 1, 2, 3], [0, 1, 2, 3]]
 
 
+@settings(deadline=None)
 @given(scores_rows, st.integers(1, 50))
 def test_top_k_keeps_exactly_the_tokens_with_fewer_than_k_better_ones(row: list[float], k: int) -> None:
     wanted = [i for i, s in enumerate(row) if sum(other > s for other in row) < k]
@@ -46,6 +47,7 @@ def test_top_p_is_the_smallest_set_that_reaches_p() -> None:
     assert kept(keep_top_p(scores, tensor([0.7, 0.8, 0.4, 1.0]))) == [[0, 1], [0, 1, 3], [1], [0, 1, 2, 3]]
 
 
+@settings(deadline=None)
 @given(scores_rows, st.floats(0.01, 0.99))
 def test_top_p_keeps_enough_mass_and_nothing_needless(row: list[float], p: float) -> None:
     probabilities = torch.tensor(row, dtype=torch.float64).softmax(0).tolist()
@@ -89,6 +91,7 @@ def test_draw_normalises_scores() -> None:
     assert (tokens.item(), logprobs.item()) == (1, pytest.approx(math.log(0.75), abs=1e-6))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.just(-INF), st.floats(-90, 90, width=32)), min_size=1, max_size=60).filter(
         lambda row: max(row) > -INF
