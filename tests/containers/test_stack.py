@@ -132,16 +132,17 @@ def test_trains_the_policy_and_serves_what_it_learned(
 
 
 def test_a_job_survives_the_death_of_its_learner(stack: Stack, trainer: httpx.Client, reward_model: str) -> None:
-    job = submit(trainer, ppo_job(reward_model, steps=12))
-    wait_for_job(trainer, job, lambda status: status["step"] >= 2)
+    # So many steps that the blow falls long before the last one.
+    job = submit(trainer, ppo_job(reward_model, steps=60))
     before = stack.inspect("learner")
+    wait_for_job(trainer, job, lambda status: status["step"] >= 2)
     # The child of the container's init. Not `docker kill`: that counts as an operator's wish, and nothing restarts.
-    stack.execute("learner", "sh", "-c", "kill -KILL $(cat /proc/1/task/1/children)")
+    stack.run("docker", "exec", before["Id"], "sh", "-c", "kill -KILL $(cat /proc/1/task/1/children)")
     status = wait_for_job(trainer, job)
     after = stack.inspect("learner")
     assert after["RestartCount"] == before["RestartCount"] + 1
-    assert (status["step"], status["attempts"]) == (12, 2)
-    assert [row["step"] for row in trainer.get(f"/jobs/{job}/metrics").json()["rows"]] == list(range(1, 13))
+    assert (status["step"], status["attempts"]) == (60, 2)
+    assert [row["step"] for row in trainer.get(f"/jobs/{job}/metrics").json()["rows"]] == list(range(1, 61))
 
 
 @pytest.mark.parametrize("service", LONG_RUNNING)
