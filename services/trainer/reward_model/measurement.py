@@ -36,9 +36,13 @@ class Votes:
         return self.members.mean(0).double().numpy()
 
     @property
-    def uncertainty(self) -> np.ndarray:
-        """[N] population standard deviation over members."""
+    def score_spread(self) -> np.ndarray:
+        """[N] population standard deviation of the differences over members, in units of the scores."""
         return self.members.std(0, correction=0).double().numpy()
+
+    def disagreement(self, temperature: float) -> np.ndarray:
+        """[N] population standard deviation over members of σ(difference / temperature), their votes' probabilities."""
+        return (self.members.double() / temperature).sigmoid().std(0, correction=0).numpy()
 
 
 def measure(
@@ -58,6 +62,7 @@ def measure(
     temperature = fit_temperature(validation.mean)
     low, high = wilson_interval(accuracy, len(differences))
     baseline = _length_baseline(exchanges, train, heldout)
+    disagreement, wrong = evaluation.disagreement(temperature), differences <= 0
     return {
         "members": len(evaluation.members),
         "train_pairs": len(train),
@@ -72,9 +77,13 @@ def measure(
         "temperature": temperature,
         "ece": calibration_error(differences, temperature=temperature),
         "ece_before_temperature": calibration_error(differences),
-        "auroc_uncertainty": auroc(evaluation.uncertainty, differences <= 0),
-        "accuracy_by_uncertainty_quartile": accuracy_by_quartile(differences, evaluation.uncertainty),
-        "uncertainty_mean": float(evaluation.uncertainty.mean()),
+        # Clear pairs have large differences, and large differences spread more: in units of the scores the spread says
+        # little about mistakes. In units of the vote it does, though no better than how close the vote is.
+        "auroc_uncertainty": auroc(disagreement, wrong),
+        "auroc_score_spread": auroc(evaluation.score_spread, wrong),
+        "auroc_closeness": auroc(-np.abs(differences), wrong),
+        "accuracy_by_uncertainty_quartile": accuracy_by_quartile(differences, disagreement),
+        "score_spread_mean": float(evaluation.score_spread.mean()),
     }
 
 
