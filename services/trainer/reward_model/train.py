@@ -35,7 +35,7 @@ from services.trainer.reward_model.measurement import measure, standardised_vote
 from services.trainer.reward_model.metrics import pairwise_accuracy, preference_nll
 
 log = logging.getLogger(__name__)
-TOKEN_BUDGET = 4096
+TOKEN_BUDGET = 2048
 """Padded tokens of one forward pass of the trunk."""
 METRICS_FILE = "metrics.json"
 
