@@ -56,8 +56,8 @@ class MemorySampler:
         while not self._done.wait(INTERVAL_S):
             now = {name: self._look(pid) for name, pid in self._pids().items()}
             now["total"] = sum(now.values())
-            for name, value in now.items():
-                self._peaks[name] = max(self._peaks.get(name, 0.0), value)
+            # A new mapping each time, so that a reader in another thread never sees one that grows.
+            self._peaks = self._peaks | {name: max(self._peaks.get(name, 0.0), value) for name, value in now.items()}
 
     def _look(self, pid: int) -> float:
         """Memory of a process, MiB; 0 when it has just ended."""
