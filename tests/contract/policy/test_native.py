@@ -250,7 +250,7 @@ def test_not_ready_while_loading_and_after_a_failure(tmp_path: Path) -> None:
     with TestClient(create_app(PolicySettings(model=str(tmp_path / "nothing"), store=tmp_path))) as client:
         assert client.get("/health").status_code == 200
         assert client.get("/ready").status_code == 503
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while "could not be loaded" not in (reason := client.get("/ready").json()["error"]):
             assert "loading" in reason
             assert time.monotonic() < deadline

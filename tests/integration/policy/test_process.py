@@ -25,6 +25,8 @@ from tests.unit.policy.publishing import publish
 from tests.waiting import wait_ready
 
 KEY = "the-key-of-this-test"
+PATIENCE_S = 300
+"""For machines that do much else; nothing here waits that long when it works."""
 
 
 def free_port() -> int:
@@ -61,8 +63,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def wait_up(process: subprocess.Popen, url: str, log: Path) -> None:
-    with httpx.Client(base_url=url, transport=httpx.HTTPTransport(retries=0)) as client:
-        deadline = time.monotonic() + 120
+    with httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline
@@ -71,7 +73,7 @@ def wait_up(process: subprocess.Popen, url: str, log: Path) -> None:
             except httpx.TransportError:
                 time.sleep(0.05)
                 continue
-            wait_ready(client)
+            wait_ready(client, PATIENCE_S)
             return
 
 
@@ -82,6 +84,12 @@ def lines_of(log: Path) -> list[dict]:
 def request(tokens: int, **sampling: object) -> GenerateRequest:
     settings = SamplingParams(max_new_tokens=tokens, min_new_tokens=tokens, seed=1, **sampling)
     return GenerateRequest(prompts=["hi"], sampling=settings)
+
+
+def wait_for_a_batch(client: httpx.Client) -> None:
+    """Returns once the engine computes."""
+    while "rlhf_policy_batch_rows_count 0.0" in client.get("/metrics").text:
+        time.sleep(0.01)
 
 
 def test_serves_and_stops_cleanly(tmp_path: Path, model: Path) -> None:
@@ -96,7 +104,7 @@ def test_serves_and_stops_cleanly(tmp_path: Path, model: Path) -> None:
         with PolicyClient(url) as stranger, pytest.raises(Unauthorized, match="no key"):
             stranger.generate(request(5))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_S) == 0
         records = lines_of(log)
         assert {record["level"] for record in records} == {"info"}, records
         assert not any(KEY in json.dumps(record) for record in records)
@@ -105,18 +113,18 @@ def test_serves_and_stops_cleanly(tmp_path: Path, model: Path) -> None:
 
 
 def test_running_requests_finish_while_new_ones_are_refused(tmp_path: Path, model: Path) -> None:
-    with running(tmp_path, model, RLHF_MAX_BATCH_ROWS="1") as (process, url, log), PolicyClient(url, KEY) as client:
+    settings = {"RLHF_MAX_BATCH_ROWS": "1", "RLHF_DRAIN_SECONDS": "300"}
+    with running(tmp_path, model, **settings) as (process, url, log), PolicyClient(url, KEY) as client:
         wait_up(process, url, log)
         answers: list[object] = []
         threads = [
-            threading.Thread(target=lambda: answers.append(client.generate(request(400)).results[0].generated_tokens))
+            threading.Thread(target=lambda: answers.append(len(client.generate(request(200, n=4)).results)))
             for _ in range(2)
         ]
         for thread in threads:
             thread.start()
-        with httpx.Client(base_url=url) as probe:
-            while "rlhf_policy_batch_rows_count 1.0" not in probe.get("/metrics").text:
-                time.sleep(0.01)
+        with httpx.Client(base_url=url, timeout=PATIENCE_S) as probe:
+            wait_for_a_batch(probe)
             process.send_signal(signal.SIGTERM)
             refused = probe.get("/ready")
             while refused.status_code == 200:
@@ -126,9 +134,9 @@ def test_running_requests_finish_while_new_ones_are_refused(tmp_path: Path, mode
             generate = probe.post("/generate", json={"prompts": ["hi"]}, headers={"Authorization": f"Bearer {KEY}"})
             assert generate.status_code == 503
         for thread in threads:
-            thread.join(60)
-        assert answers == [400, 400]
-        assert process.wait(10) == 0
+            thread.join(PATIENCE_S)
+        assert answers == [4, 4]
+        assert process.wait(PATIENCE_S) == 0
         assert {record["level"] for record in lines_of(log)} == {"info"}
 
 
@@ -139,31 +147,29 @@ def test_requests_that_cannot_finish_in_time_are_answered(tmp_path: Path, model:
         errors: list[str] = []
 
         def ask() -> None:
-            with httpx.Client(base_url=url, timeout=60, headers={"Authorization": f"Bearer {KEY}"}) as client:
+            with httpx.Client(base_url=url, timeout=PATIENCE_S, headers={"Authorization": f"Bearer {KEY}"}) as client:
                 body = request(480, n=64).model_dump(mode="json", by_alias=True)
                 errors.append(client.post("/generate", json=body).json()["error"])
 
         thread = threading.Thread(target=ask)
         thread.start()
-        while "rlhf_policy_batch_rows_count" not in (text := httpx.get(url + "/metrics").text) or (
-            "rlhf_policy_batch_rows_count 0.0" in text
-        ):
-            time.sleep(0.01)
+        with httpx.Client(base_url=url, timeout=PATIENCE_S) as probe:
+            wait_for_a_batch(probe)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-        thread.join(10)
+        assert process.wait(PATIENCE_S) == 0
+        thread.join(PATIENCE_S)
         assert "stopped before the response was complete" in errors[0]
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_process(tmp_path: Path) -> None:
     with running(tmp_path, tmp_path / "nothing") as (process, _, log):
-        assert process.wait(120) == 1
+        assert process.wait(PATIENCE_S) == 1
         assert "could not be loaded" in log.read_text()
 
 
 def test_wrong_settings_are_named(tmp_path: Path, model: Path) -> None:
     with running(tmp_path, model, RLHF_MAX_BATCH_ROWS="0") as (process, _, log):
-        assert process.wait(120) == 2
+        assert process.wait(PATIENCE_S) == 2
         assert log.read_text() == "policy: RLHF_MAX_BATCH_ROWS: Input should be greater than or equal to 1\n"
 
 
