@@ -15,7 +15,7 @@ from services.trainer.ppo.learner import PpoLearner, Scored
 from services.trainer.ppo.update import RatioCheckFailed
 from tests.unit.ppo.stand_in import MemoryJob, Reward, job_config, sampler, tiny_llama
 
-STEPS = 30
+STEPS = 24
 LONGEST = 6
 
 
@@ -47,11 +47,11 @@ def train(
     return rewards[0], sum(rewards[-5:]) / 5, job, learner
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_the_share_of_a_token_is_learnt(seed: int, tmp_path: Path) -> None:
     before, after, job, learner = train(tmp_path, share_of_a_token, seed)
     assert before < 0.15
-    assert after > 0.7
+    assert after > 0.8
     assert all(abs(row["ratio_first_minibatch"] - 1) < 1e-5 for row in learner.history)
     assert "engine_mismatch" not in job.events
     # The sampler knows nothing of rows and masks: both compute the same log-probabilities.
@@ -60,9 +60,8 @@ def test_the_share_of_a_token_is_learnt(seed: int, tmp_path: Path) -> None:
     assert min(row["kl_sequence"] for row in learner.history[-10:]) > 1.0
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_shortness_is_learnt(seed: int, tmp_path: Path) -> None:
-    before, after, job, learner = train(tmp_path, shortness, seed)
+def test_shortness_is_learnt(tmp_path: Path) -> None:
+    before, after, job, learner = train(tmp_path, shortness)
     assert before < -0.8
     assert after > -0.3
     assert learner.history[-1]["eos_rate"] > 0.9
