@@ -14,7 +14,7 @@ import pytest
 from rlhf.local.processes import Program, ServiceFailed, Supervisor, launched, run_tool
 from rlhf.local.signals import StopRequested, StopSignals
 from tests.integration.local.supervised import service
-from tests.integration.local.survivors import survivors, wait_until_gone
+from tests.integration.local.survivors import wait_until_gone
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_stop_signal_ends_services_last_started_first(tmp_path: Path, number: 
     process = supervise(tmp_path)
     process.send_signal(number)
     assert process.wait(60) == code
-    assert survivors(tmp_path) == []
+    assert wait_until_gone(tmp_path, 10) == []
     assert (tmp_path / "ended").read_text().split() == ["second", "first"]
 
 
@@ -63,7 +63,7 @@ def test_an_impatient_second_ctrl_c_does_not_break_the_stop(tmp_path: Path) -> N
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 130
     # The services ignore SIGTERM, and each has a child: both groups were killed.
-    assert survivors(tmp_path) == []
+    assert wait_until_gone(tmp_path, 10) == []
 
 
 def test_a_killed_supervisor_takes_its_services_along(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_service_that_dies_is_named_with_exit_code_and_last_lines(tmp_path: Pa
     assert failure.value.service == "policy"
     assert "policy ended by itself with exit code 1" in str(failure.value)
     assert str(failure.value).endswith("  | line one\n  | no such model: x")
-    assert survivors(tmp_path) == []
+    assert wait_until_gone(tmp_path, 10) == []
 
 
 def test_a_service_killed_from_outside_is_told_by_its_signal(tmp_path: Path, signals: StopSignals) -> None:
@@ -95,7 +95,7 @@ def test_a_service_killed_from_outside_is_told_by_its_signal(tmp_path: Path, sig
         os.kill(supervisor.pids["learner"], signal.SIGKILL)
         with pytest.raises(ServiceFailed, match="learner was ended by SIGKILL"):
             supervisor.blame(60)
-    assert survivors(tmp_path) == []
+    assert wait_until_gone(tmp_path, 10) == []
 
 
 def test_a_service_that_never_gets_ready_is_named_with_its_reason(tmp_path: Path, signals: StopSignals) -> None:
@@ -103,7 +103,7 @@ def test_a_service_that_never_gets_ready_is_named_with_its_reason(tmp_path: Path
         supervisor.start([script("reward", tmp_path, "import time; time.sleep(600)", ready_within=0.5)])
         with pytest.raises(ServiceFailed, match="reward is not ready after 1 s: never"):
             supervisor.wait_ready()
-    assert survivors(tmp_path) == []
+    assert wait_until_gone(tmp_path, 10) == []
 
 
 def test_a_tool_is_run_to_its_end_and_killed_when_we_are_interrupted(tmp_path: Path, signals: StopSignals) -> None:
