@@ -18,4 +18,4 @@ class PolicySettings(ServiceSettings, TorchSettings):
     max_queue: int = Field(256, ge=1, le=65536, description="waiting requests; further ones answer 429")
     adapters_kept: int = Field(4, ge=1, le=1024, description="adapters held in memory; the least used one goes first")
     packed_weights: bool = Field(True, description="oneDNN's blocked weight layout on CPUs that have it; faster")
-    drain_seconds: float = Field(7.0, ge=0, le=3600, description="after SIGTERM, time for running requests to finish")
+    drain_seconds: float = Field(5.0, ge=0, le=3600, description="after SIGTERM, time for running requests to finish")
