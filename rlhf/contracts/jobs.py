@@ -41,6 +41,10 @@ class RolloutConfig(Contract):
     repetition_penalty: float = Field(1.0, gt=0, le=10)
     no_repeat_ngram_size: int = Field(0, ge=0, le=64)
     missing_eos_penalty: float = Field(1.0, ge=0, description="subtracted when the length limit cut a response")
+    repeated_ngram_penalty: float = Field(
+        0.0, ge=0, description="subtracted at each token that completes an n-gram which its response had before"
+    )
+    repeated_ngram_size: int = Field(4, ge=2, le=64, description="tokens of such an n-gram")
     max_failed_fraction: float = Field(
         0.25, ge=0, le=1, description="of a step's samples; above it the job fails with the reason"
     )

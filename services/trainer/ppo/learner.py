@@ -21,7 +21,7 @@ from services.trainer.ppo.advantages import explained_variance, gae, whiten
 from services.trainer.ppo.checkpoint import load_newest, restore, save_checkpoint
 from services.trainer.ppo.collate import Rollout, collate, split_by_tokens
 from services.trainer.ppo.kl import KlController, estimate_kl
-from services.trainer.ppo.rewards import leave_one_out, sequence_rewards, shape_rewards
+from services.trainer.ppo.rewards import leave_one_out, repeated_ngrams, sequence_rewards, shape_rewards
 from services.trainer.ppo.schedule import derive_seed, learning_rate, rollout_tasks
 from services.trainer.ppo.update import Targets, update_policy
 from services.trainer.ppo.watchdogs import Alert, watch
@@ -128,7 +128,9 @@ class PpoLearner:
         rewards = sequence_rewards(rollout.rewards, rollout.ended, config.rollout.missing_eos_penalty)
         centred = leave_one_out(rewards, rollout.group) if config.update.baseline == "group" else rewards
         beta = self.kl.beta
+        repeated = repeated_ngrams(rollout.response_ids, mask, config.rollout.repeated_ngram_size)
         shaped = shape_rewards(centred, scored.old_logprobs, scored.ref_logprobs, mask, beta)
+        shaped -= config.rollout.repeated_ngram_penalty * repeated
         advantages, returns = gae(shaped, scored.old_values, mask, config.update.gamma, config.update.lam)
         whitened = whiten(advantages, mask) if config.update.whiten_advantages else advantages
 
@@ -154,6 +156,7 @@ class PpoLearner:
             "beta": beta,
             "explained_variance": explained_variance(scored.old_values, returns, mask),
             "engine_mismatch": float(mismatch),
+            "repeated_tokens": float(repeated.sum() / mask.sum()),
             **_describe(rollout, rewards, batches),
         }
 

@@ -33,6 +33,31 @@ def leave_one_out(rewards: Tensor, group: Tensor) -> Tensor:
     return rewards - (others.to(rewards.dtype) @ rewards) / count
 
 
+def repeated_ngrams(response_ids: Tensor, response_mask: Tensor, size: int) -> Tensor:
+    """Marks repetition where it happens: tokens that complete an n-gram which the same response had before.
+
+    A penalty there names the culprits, where the reward of the whole response blames every token alike (2502.03373,
+    section 3, has the same for long reasoning).
+
+    Args:
+        response_ids: [B, T].
+        response_mask: [B, T] bool; True on a prefix of each row.
+        size: tokens of an n-gram.
+
+    Returns:
+        [B, T] bool, False outside the mask.
+    """
+    repeated = torch.zeros_like(response_mask)
+    lengths = response_mask.sum(-1).tolist()
+    for row, (ids, length) in enumerate(zip(response_ids.tolist(), lengths, strict=True)):
+        seen: set[tuple[int, ...]] = set()
+        for end in range(size, length + 1):
+            gram = tuple(ids[end - size : end])
+            repeated[row, end - 1] = gram in seen
+            seen.add(gram)
+    return repeated
+
+
 def shape_rewards(
     rewards: Tensor, old_logprobs: Tensor, ref_logprobs: Tensor, response_mask: Tensor, beta: float
 ) -> Tensor:

@@ -63,6 +63,12 @@ def token_rewards(reward: float, old: list[float], ref: list[float], beta: float
     return shaped
 
 
+def repeats(ids: list[int], size: int) -> list[bool]:
+    """Whether the last `size` tokens up to each one stand somewhere before, compared one by one."""
+    grams = [ids[t - size + 1 : t + 1] if t >= size - 1 else None for t in range(len(ids))]
+    return [gram is not None and any(gram == earlier for earlier in grams[:t]) for t, gram in enumerate(grams)]
+
+
 def advantages(rewards: list[float], values: list[float], gamma: float, lam: float) -> list[float]:
     """A_t = Σ_l (γλ)^l·δ_{t+l}: the sum itself (1506.02438, eq. 16), not the recursion."""
     following = [*values[1:], 0.0]
@@ -115,10 +121,12 @@ def slow_step(actor: Actor, batch: ExperienceBatch, config: PpoJobConfig, beta: 
     penalty = config.rollout.missing_eos_penalty
     rewards = [float(r) - (0 if done else penalty) for r, done in zip(batch.rewards, batch.ended, strict=True)]
     centred = centre(rewards, batch.group.tolist()) if update.baseline == "group" else rewards
-    raw = [
-        advantages(token_rewards(centred[i], old[i], ref[i], beta), values[i], update.gamma, update.lam)
-        for i in range(len(pairs))
-    ]
+    raw = []
+    for i, (_, response) in enumerate(pairs):
+        shaped = token_rewards(centred[i], old[i], ref[i], beta)
+        for t, repeated in enumerate(repeats(response, config.rollout.repeated_ngram_size)):
+            shaped[t] -= config.rollout.repeated_ngram_penalty * repeated
+        raw.append(advantages(shaped, values[i], update.gamma, update.lam))
     returns = [[a + v for a, v in zip(*rows, strict=True)] for rows in zip(raw, values, strict=True)]
     used = whiten(raw) if update.whiten_advantages else raw
     tokens = sum(len(response) for _, response in pairs)

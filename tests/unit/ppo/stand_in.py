@@ -92,12 +92,14 @@ def make_batch(
     )
 
 
-def random_batch(seed: int, prompts: int = 3, samples: int = 4, longest: int = 9) -> ExperienceBatch:
-    """Prompts and responses of random ids and lengths, random rewards and behaviour log-probabilities."""
+def random_batch(
+    seed: int, prompts: int = 3, samples: int = 4, longest: int = 9, ids_in_use: int = VOCABULARY
+) -> ExperienceBatch:
+    """Random lengths, rewards and behaviour log-probabilities; ids are among the last `ids_in_use`."""
     rng = np.random.default_rng(seed)
 
     def ids(most: int) -> list[int]:
-        return [int(i) for i in rng.integers(0, VOCABULARY, rng.integers(1, most + 1))]
+        return [int(i) for i in rng.integers(VOCABULARY - ids_in_use, VOCABULARY, rng.integers(1, most + 1))]
 
     asked = [ids(6) for _ in range(prompts)]
     responses = [[ids(longest) for _ in range(samples)] for _ in range(prompts)]

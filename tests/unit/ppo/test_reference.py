@@ -82,14 +82,14 @@ def test_a_step_of_the_learner(make: Callable[[], LanguageModel], plain: bool, t
     update = {"epochs": 1, "minibatches": 1, "max_grad_norm": 1e9, "tokens_per_microbatch": 64, "gamma": 0.97}
     if plain:
         update |= {"baseline": "none", "whiten_advantages": False, "gamma": 1.0}
-    config = job_config(
-        update=update, kl={"schedule": "fixed", "beta": 0.3}, rollout={"temperature": 0.7, "missing_eos_penalty": 0.5}
-    )
+    penalties = {"missing_eos_penalty": 0.5, "repeated_ngram_penalty": 0.4, "repeated_ngram_size": 2}
+    config = job_config(update=update, kl={"schedule": "fixed", "beta": 0.3}, rollout={"temperature": 0.7, **penalties})
     job = MemoryJob(tmp_path, config, sampler(base, lambda ids: float(ids[0] < 12)))
     learner = PpoLearner(job, base)
     job.config.steps = 3
     learner.run()
-    batch = random_batch(11, prompts=4, samples=3)
+    batch = random_batch(11, prompts=4, samples=3, ids_in_use=4)
+    assert any(any(reference.repeats(ids.tolist(), 2)) for ids in batch.response_ids)
     expected = reference.slow_step(learner.actor, batch, config, beta=0.3)
     metrics = learner.learn([batch])
     for name in (

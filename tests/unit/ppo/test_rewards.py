@@ -1,6 +1,6 @@
 import torch
 
-from services.trainer.ppo.rewards import leave_one_out, sequence_rewards, shape_rewards
+from services.trainer.ppo.rewards import leave_one_out, repeated_ngrams, sequence_rewards, shape_rewards
 
 
 def test_only_responses_that_were_cut_pay_the_penalty() -> None:
@@ -45,3 +45,19 @@ def test_without_a_kl_penalty_only_the_last_token_is_rewarded() -> None:
     mask = torch.tensor([[True, True, False]])
     shaped = shape_rewards(torch.tensor([3.0]), torch.randn(1, 3), torch.randn(1, 3), mask, beta=0.0)
     assert shaped.tolist() == [[0.0, 3.0, 0.0]]
+
+
+def test_the_token_that_completes_a_repeated_ngram_is_marked() -> None:
+    # 1 2 3 1 2 3 1: of the pairs 12 23 31 12 23 31, the last three repeat; they end at positions 4, 5 and 6.
+    ids = torch.tensor([[1, 2, 3, 1, 2, 3, 1]])
+    everywhere = torch.ones_like(ids, dtype=torch.bool)
+    assert repeated_ngrams(ids, everywhere, 2).int().tolist() == [[0, 0, 0, 0, 1, 1, 1]]
+    # Of the fours 1231 2312 3123 1231, only the last repeats.
+    assert repeated_ngrams(ids, everywhere, 4).int().tolist() == [[0, 0, 0, 0, 0, 0, 1]]
+
+
+def test_responses_repeat_only_themselves_and_only_inside_the_mask() -> None:
+    ids = torch.tensor([[5, 5, 5, 5], [5, 5, 0, 0]])
+    mask = torch.tensor([[True, True, True, False], [True, True, False, False]])
+    # Row 0: 55 55 inside the mask, the second repeats. Row 1 has one pair; its pads 00 are no text.
+    assert repeated_ngrams(ids, mask, 2).int().tolist() == [[0, 0, 1, 0], [0, 0, 0, 0]]
