@@ -8,27 +8,15 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
 from rlhf.serving.logs import configure_logs
+from rlhf.serving.runtime import Runtime
 from rlhf.serving.settings import ServiceSettings
-
-
-class Runtime(Protocol):
-    """What a service's process owns, on `app.state.runtime`."""
-
-    failure: str | None
-    on_failure: Callable[[], None]
-
-    def drain(self) -> None:
-        """Refuses new requests and waits for running ones. Blocks."""
-
-    def stop(self) -> bool:
-        """Ends the work. Returns whether its thread is gone."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -75,7 +63,7 @@ def run_service(name: str, settings_class: type[Settings], create_app: Callable[
         return 2
     configure_logs(settings.log_level)
     app = create_app(settings)
-    runtime: Runtime = app.state.runtime
+    runtime: Runtime[Any] = app.state.runtime
     config = uvicorn.Config(
         app, host=settings.host, port=settings.port, log_config=None, access_log=False, timeout_graceful_shutdown=1
     )

@@ -10,8 +10,9 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -32,6 +33,7 @@ from rlhf.contracts.errors import (
     Unavailable,
 )
 from rlhf.serving.logs import request_id
+from rlhf.serving.runtime import Runtime
 from rlhf.serving.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
@@ -89,6 +91,32 @@ def create_service(
         app.include_router(router)
     _handle_errors(app)
     app.add_middleware(Gate, service=name, settings=settings)
+    return app
+
+
+def create_model_service(
+    name: str, settings: ServiceSettings, routers: list[APIRouter], runtime: Runtime[Any]
+) -> FastAPI:
+    """Builds a service around a model that loads in the background; `app.state.runtime` owns it.
+
+    Args:
+        name: as create_service.
+        settings: as create_service.
+        routers: as create_service; routes get the worker from `app.state.runtime.worker()`.
+        runtime: not started yet; the service is ready when it has no obstacle.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        runtime.start()
+        yield
+        runtime.stop()
+
+    async def ready(app: FastAPI) -> str | None:
+        return runtime.obstacle()
+
+    app = create_service(name, settings, routers, lifespan=lifespan, ready=ready)
+    app.state.runtime = runtime
     return app
 
 

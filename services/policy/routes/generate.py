@@ -57,7 +57,7 @@ async def generate(
     request: Request, response: Response, body: Annotated[AnyRequest, Body()]
 ) -> GenerateResponse | TgiResponse:
     """Samples responses. A body with `prompts` gets the native answer, one with `inputs` TGI's."""
-    engine: Engine = request.app.state.runtime.engine()
+    engine: Engine = request.app.state.runtime.worker()
     if isinstance(body, GenerateRequest):
         queued = await run_in_threadpool(submit_native, engine, body)
         await _wait(request, queued)

@@ -44,7 +44,7 @@ def _version() -> str:
 @router.get("/info")
 async def info(request: Request) -> PolicyInfo:
     """The model and the limits of requests."""
-    engine = request.app.state.runtime.engine()
+    engine = request.app.state.runtime.worker()
     model = engine.base.model
     return PolicyInfo(
         model_id=engine.base.name,
@@ -63,5 +63,5 @@ async def info(request: Request) -> PolicyInfo:
 @router.get("/adapters")
 async def adapters(request: Request) -> LoadedAdapters:
     """Adapters in memory."""
-    engine = request.app.state.runtime.engine()
+    engine = request.app.state.runtime.worker()
     return LoadedAdapters(adapters=engine.adapters, kept=request.app.state.settings.adapters_kept)

@@ -51,7 +51,7 @@ async def score(body: RewardRequest, request: Request) -> RewardResponse:
         )
     if not body.samples:
         return RewardResponse(model=model, results=[], timings=RewardTimings(queue_s=0.0, inference_s=0.0))
-    job = request.app.state.runtime.scorer().submit(model, body.samples)
+    job = request.app.state.runtime.worker().submit(model, body.samples)
     outcomes = await asyncio.wrap_future(job.outcomes)
     aggregation = body.aggregation or Aggregation()
     results = [_result(outcome, aggregation) for outcome in outcomes]
@@ -62,7 +62,7 @@ async def score(body: RewardRequest, request: Request) -> RewardResponse:
 @router.get("/models")
 async def models(request: Request) -> LoadedModels:
     """Reward models in memory."""
-    scorer = request.app.state.runtime.scorer()
+    scorer = request.app.state.runtime.worker()
     return LoadedModels(
         backbone=scorer.base.name, models=scorer.models, default=request.app.state.settings.reward_model
     )
