@@ -19,8 +19,16 @@ class SamplingParams(Contract):
     temperature: float = Field(1.0, ge=0.0, le=100.0, description="0 means greedy; logits are divided by it")
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="nucleus: the smallest set with this probability")
     top_k: int = Field(0, ge=0, description="keep the k most likely tokens; 0 means all")
+    min_p: float = Field(0.0, ge=0.0, le=1.0, description="keep tokens this likely relative to the likeliest; 0: all")
+    typical_p: float = Field(1.0, gt=0.0, le=1.0, description="locally typical: mass of the tokens nearest the entropy")
     repetition_penalty: float = Field(
         1.0, gt=0.0, le=10.0, description="CTRL penalty over prompt and response tokens; 1 means none"
+    )
+    frequency_penalty: float = Field(
+        0.0, ge=-2.0, le=2.0, description="subtracted from a token's logit for each time it is in prompt or response"
+    )
+    presence_penalty: float = Field(
+        0.0, ge=-2.0, le=2.0, description="subtracted once from the logit of a token that is in prompt or response"
     )
     no_repeat_ngram_size: int = Field(
         0, ge=0, le=64, description="no n-gram of this size occurs twice in prompt and response; 0 means off"

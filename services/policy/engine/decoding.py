@@ -15,9 +15,9 @@ from transformers import DynamicCache, PreTrainedModel
 from rlhf.contracts.errors import GenerationFailed
 from rlhf.lm.loading import LanguageModel
 from services.policy.engine.cache import BatchCache
-from services.policy.engine.penalties import ban_repeated_ngrams, ban_tokens, penalise_repetition
+from services.policy.engine.penalties import ban_repeated_ngrams, ban_tokens, penalise_counts, penalise_repetition
 from services.policy.engine.rows import Row, RowSettings
-from services.policy.engine.sampling import draw, keep_top_k, keep_top_p
+from services.policy.engine.sampling import draw, keep_min_p, keep_top_k, keep_top_p, keep_typical
 
 
 @torch.inference_mode()
@@ -97,6 +97,10 @@ class Batch:
             scores = keep_top_k(scores, settings.top_k)
         if bool((settings.top_p < 1).any()):
             scores = keep_top_p(scores, settings.top_p)
+        if bool((settings.min_p > 0).any()):
+            scores = keep_min_p(scores, settings.min_p)
+        if bool((settings.typical_p < 1).any()):
+            scores = keep_typical(scores, settings.typical_p)
         tokens, behavior = draw(scores, uniforms, settings.greedy)
         if scores is plain:
             return tokens, behavior, behavior
@@ -107,6 +111,8 @@ class Batch:
         settings, logits = self.settings, self.logits
         if bool((settings.repetition_penalty != 1).any()):
             logits = penalise_repetition(logits, ids, settings.repetition_penalty)
+        if bool(((settings.frequency_penalty != 0) | (settings.presence_penalty != 0)).any()):
+            logits = penalise_counts(logits, ids, self.starts, settings.frequency_penalty, settings.presence_penalty)
         if bool((settings.ngram > 0).any()):
             logits = ban_repeated_ngrams(logits, ids, self.starts, settings.ngram)
         # Every row of the batch has made the same number of tokens.

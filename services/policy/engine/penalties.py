@@ -25,6 +25,24 @@ def penalise_repetition(logits: Tensor, ids: Tensor, penalty: Tensor) -> Tensor:
     return logits.scatter(1, ids, torch.where(seen > 0, seen / factor, seen * factor))
 
 
+def penalise_counts(logits: Tensor, ids: Tensor, start: Tensor, frequency: Tensor, presence: Tensor) -> Tensor:
+    """Lowers logits of tokens seen before: by frequency for each time, by presence once (OpenAI's definition).
+
+    Args:
+        logits: [B, V].
+        ids: [B, L].
+        start: [B] first column of each row that is not a pad.
+        frequency: [B]; 0 changes nothing.
+        presence: [B]; 0 changes nothing.
+
+    Returns:
+        [B, V], a new tensor.
+    """
+    real = torch.arange(ids.shape[1], device=ids.device) >= start[:, None]
+    counts = torch.zeros_like(logits).scatter_add_(1, ids, real.to(logits.dtype))
+    return logits - frequency[:, None] * counts - presence[:, None] * (counts > 0)
+
+
 def ban_repeated_ngrams(logits: Tensor, ids: Tensor, start: Tensor, size: Tensor) -> Tensor:
     """Bans every token that would complete an n-gram that the row already has.
 

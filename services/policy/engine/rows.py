@@ -100,6 +100,10 @@ class RowSettings:
         greedy: [B] bool.
         top_k: [B] int64; 0 is off.
         top_p: [B] float32; 1 is off.
+        min_p: [B] float32; 0 is off.
+        typical_p: [B] float32; 1 is off.
+        frequency_penalty: [B] float32; 0 is off.
+        presence_penalty: [B] float32; 0 is off.
         repetition_penalty: [B] float32; 1 is off.
         ngram: [B] int64; 0 is off.
         min_new_tokens: [B] int64.
@@ -109,6 +113,10 @@ class RowSettings:
     greedy: Tensor
     top_k: Tensor
     top_p: Tensor
+    min_p: Tensor
+    typical_p: Tensor
+    frequency_penalty: Tensor
+    presence_penalty: Tensor
     repetition_penalty: Tensor
     ngram: Tensor
     min_new_tokens: Tensor
@@ -127,6 +135,10 @@ class RowSettings:
             greedy=greedy,
             top_k=column("top_k", torch.int64),
             top_p=column("top_p", torch.float32),
+            min_p=column("min_p", torch.float32),
+            typical_p=column("typical_p", torch.float32),
+            frequency_penalty=column("frequency_penalty", torch.float32),
+            presence_penalty=column("presence_penalty", torch.float32),
             repetition_penalty=column("repetition_penalty", torch.float32),
             ngram=column("no_repeat_ngram_size", torch.int64),
             min_new_tokens=column("min_new_tokens", torch.int64),

@@ -60,6 +60,46 @@ def keep_top_p(scores: Tensor, p: Tensor) -> Tensor:
     return kept
 
 
+def keep_min_p(scores: Tensor, p: Tensor) -> Tensor:
+    """Bans tokens less likely than p times the most likely one (Nguyen et al. 2407.01082).
+
+    Args:
+        scores: [B, V].
+        p: [B] in [0, 1]; 0 keeps all.
+
+    Returns:
+        [B, V], a new tensor.
+    """
+    threshold = scores.amax(-1, keepdim=True) + p.log()[:, None]
+    return scores.masked_fill(scores < threshold, -torch.inf)
+
+
+def keep_typical(scores: Tensor, mass: Tensor) -> Tensor:
+    """Bans all but the locally typical set (Meister et al. 2202.00666, eq. 8).
+
+    That is the smallest set with this probability of tokens whose information -log p is nearest to the entropy;
+    tokens as near as its last stay.
+
+    Args:
+        scores: [B, V].
+        mass: [B] in (0, 1]; 1 keeps all.
+
+    Returns:
+        [B, V], a new tensor.
+    """
+    kept = scores.clone()
+    rows = (mass < 1).nonzero()[:, 0]
+    logprobs = scores[rows].log_softmax(-1)
+    probabilities = logprobs.exp()
+    entropy = -torch.where(probabilities > 0, probabilities * logprobs, 0.0).sum(-1, keepdim=True)
+    distance = (-logprobs - entropy).abs()
+    nearest, order = distance.sort(-1)
+    before = probabilities.gather(1, order).cumsum(-1) - probabilities.gather(1, order)
+    size = (before < mass[rows, None]).sum(-1, keepdim=True)
+    kept[rows] = kept[rows].masked_fill(distance > nearest.gather(1, size - 1), -torch.inf)
+    return kept
+
+
 def draw(scores: Tensor, uniforms: Tensor, greedy: Tensor) -> tuple[Tensor, Tensor]:
     """Draws one token a row by inverting the cumulative distribution, or takes the most likely one.
 

@@ -14,7 +14,7 @@ from services.policy.engine.rows import Row
 from services.policy.engine.stops import cut_at_stop, decode_text, token_texts
 
 DEFAULT_NEW_TOKENS = 100
-NOT_OFFERED = ("decoder_input_details", "frequency_penalty", "grammar", "top_n_tokens", "typical_p", "watermark")
+NOT_OFFERED = ("decoder_input_details", "grammar", "top_n_tokens", "watermark")
 
 
 def read_parameters(request: TgiRequest) -> TgiParameters:
@@ -40,7 +40,8 @@ def sampling_of(given: TgiParameters) -> SamplingParams:
     Raises:
         InvalidInput: a value is over what our sampling takes.
     """
-    warped = given.temperature not in (None, 1.0) or given.top_k is not None or given.top_p is not None
+    filters = (given.top_k, given.top_p, given.typical_p)
+    warped = given.temperature not in (None, 1.0) or any(value is not None for value in filters)
     temperature = 1.0 if given.temperature is None else given.temperature
     try:
         return SamplingParams(
@@ -48,6 +49,8 @@ def sampling_of(given: TgiParameters) -> SamplingParams:
             temperature=temperature if given.do_sample or warped else 0.0,
             top_p=1.0 if given.top_p is None else given.top_p,
             top_k=given.top_k or 0,
+            typical_p=1.0 if given.typical_p is None else given.typical_p,
+            frequency_penalty=given.frequency_penalty or 0.0,
             repetition_penalty=1.0 if given.repetition_penalty is None else given.repetition_penalty,
             no_repeat_ngram_size=given.no_repeat_ngram_size or 0,
             stop=given.stop,

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from transformers import MinPLogitsWarper, TypicalLogitsWarper
 
 from rlhf.contracts.errors import GenerationFailed
 from rlhf.lm.loading import LanguageModel
@@ -94,6 +95,20 @@ def test_behavior_logprobs_are_of_the_filtered_and_penalised_distribution(
             best = (step / 1.5).topk(5)
             position = best.indices.tolist().index(token)
             assert row.behavior_logprobs[t] == pytest.approx(best.values.log_softmax(-1)[position].item(), abs=1e-4)
+
+
+def test_count_penalties_and_the_later_filters_reach_the_distribution(
+    untouched: LanguageModel, served: LanguageModel
+) -> None:
+    chosen = {"temperature": 1.5, "min_p": 0.2, "typical_p": 0.7, "frequency_penalty": 0.3, "presence_penalty": 0.5}
+    for prompt, row in zip(PROMPTS, generate(served, PROMPTS, **chosen), strict=True):
+        logits = full_logits(untouched, prompt, row.token_ids)
+        for t, token in enumerate(row.token_ids):
+            # In this order: penalise by counts, divide, min-p, typical.
+            counts = torch.bincount(torch.tensor(prompt + row.token_ids[:t]), minlength=logits.shape[1])
+            step = ((logits[t] - 0.3 * counts - 0.5 * (counts > 0)) / 1.5)[None]
+            step = TypicalLogitsWarper(0.7)(torch.zeros(1, 1), MinPLogitsWarper(0.2)(torch.zeros(1, 1), step))[0]
+            assert row.behavior_logprobs[t] == pytest.approx(step.log_softmax(-1)[token].item(), abs=1e-4)
 
 
 def test_greedy_logprobs_are_those_of_temperature_one(untouched: LanguageModel, served: LanguageModel) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import tensor
 
-from services.policy.engine.penalties import ban_repeated_ngrams, ban_tokens, penalise_repetition
+from services.policy.engine.penalties import ban_repeated_ngrams, ban_tokens, penalise_counts, penalise_repetition
 
 INF = float("inf")
 
@@ -25,6 +25,19 @@ def test_a_token_seen_often_is_penalised_once() -> None:
 def test_a_penalty_below_one_favours_seen_tokens() -> None:
     out = penalise_repetition(tensor([[1.0, -1.0]]), tensor([[0, 1]]), tensor([0.5]))
     assert out.tolist() == [[2.0, -0.5]]  # 1/0.5, -1·0.5
+
+
+def test_frequency_counts_occurrences_and_presence_does_not() -> None:
+    # Token 0 twice: -0.5·2 - 0.25 = -1.25; token 1 once: -0.5 - 0.25 = -0.75; token 2 never.
+    # In row 1 the first 0 is a pad: once, -0.75. Row 2 has both off.
+    ids = tensor([[0, 0, 1]] * 3)
+    out = penalise_counts(torch.zeros(3, 3), ids, tensor([0, 1, 0]), tensor([0.5, 0.5, 0]), tensor([0.25, 0.25, 0]))
+    assert out.tolist() == [[-1.25, -0.75, 0], [-0.75, -0.75, 0], [0, 0, 0]]
+
+
+def test_negative_penalties_favour_what_was_seen() -> None:
+    out = penalise_counts(torch.zeros(1, 2), tensor([[1, 1]]), tensor([0]), tensor([-1.0]), tensor([-0.5]))
+    assert out.tolist() == [[0, 2.5]]  # 1·2 + 0.5
 
 
 def banned(ids: list[list[int]], start: list[int], size: list[int], vocabulary: int = 6) -> list[list[int]]:

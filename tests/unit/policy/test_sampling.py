@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, tensor
+from transformers import MinPLogitsWarper, TypicalLogitsWarper
 
 from services.policy.engine import sampling
-from services.policy.engine.sampling import draw, keep_top_k, keep_top_p
+from services.policy.engine.sampling import draw, keep_min_p, keep_top_k, keep_top_p, keep_typical
 
 INF = float("inf")
 # Multiples of 1/8 give many exact ties, which is where filters go wrong.
@@ -137,3 +138,29 @@ def test_a_rows_draw_does_not_depend_on_its_neighbours() -> None:
     for i in range(8):
         alone = draw(keep_top_p(scores[i : i + 1], tensor([0.8])), uniforms[i : i + 1], no())
         assert (alone[0].item(), alone[1].item()) == (together[0][i].item(), together[1][i].item())
+
+
+def test_min_p_is_relative_to_the_most_likely_token() -> None:
+    # The likeliest has 0.5: p=0.5 keeps what has 0.25 or more, p=0.6 what has 0.3.
+    scores = log(0.5, 0.25, 0.125, 0.125).repeat(4, 1)
+    assert kept(keep_min_p(scores, tensor([0.49, 0.6, 0.0, 1.0]))) == [[0, 1], [0], [0, 1, 2, 3], [0]]
+
+
+def test_typical_tokens_are_those_nearest_the_entropy() -> None:
+    # In units of ln 2: information 1, 2, 3, 3; entropy 0.5·1 + 0.25·2 + 2·0.125·3 = 1.75; distances 0.75, 0.25, 1.25,
+    # 1.25. Nearest first: token 1 (mass 0.25), token 0 (0.75), then the other two, which tie.
+    scores = log(0.5, 0.25, 0.125, 0.125).repeat(4, 1)
+    assert kept(keep_typical(scores, tensor([0.2, 0.7, 0.8, 1.0]))) == [[1], [0, 1], [0, 1, 2, 3], [0, 1, 2, 3]]
+
+
+def test_a_banned_token_is_never_typical() -> None:
+    assert kept(keep_typical(log(0.75, 0.25, 0.0), tensor([0.99]))) == [[0, 1]]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.01, 0.99))
+def test_min_p_and_typical_are_transformers_own(seed: int, p: float) -> None:
+    scores = 3 * torch.randn(3, 50, generator=torch.Generator().manual_seed(seed))
+    ids, each = torch.zeros(3, 1, dtype=torch.int64), torch.full((3,), p)
+    assert kept(keep_min_p(scores, each)) == kept(MinPLogitsWarper(p)(ids, scores))
+    assert kept(keep_typical(scores, each)) == kept(TypicalLogitsWarper(p)(ids, scores))
