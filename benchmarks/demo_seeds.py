@@ -49,7 +49,8 @@ def main() -> int:
         if not options.read:
             steps = [] if options.steps is None else ["--steps", str(options.steps)]
             command = [sys.executable, "-m", "rlhf.cli", "demo", "--seed", str(seed), "--out", str(out), *steps]
-            subprocess.run(command, check=True)
+            if code := subprocess.run(command, check=False).returncode:
+                return code  # the demo has said why
         reports[seed] = json.loads((out / "report.json").read_text())
     print("\n| seed | " + " | ".join(COLUMNS) + " |")
     print("|---" * (len(COLUMNS) + 1) + "|")

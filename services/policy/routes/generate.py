@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request, Response
@@ -10,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import Discriminator, Tag
 
 from rlhf.contracts.base import prompt_messages
-from rlhf.contracts.errors import ErrorBody, GenerationFailed, InvalidInput
+from rlhf.contracts.errors import ErrorBody
 from rlhf.contracts.policy import (
     GenerateRequest,
     GenerateResponse,
@@ -27,10 +26,9 @@ from services.policy.engine.requests import EngineRequest
 from services.policy.engine.rows import Row
 from services.policy.engine.stops import cut_at_stop, decode_text
 from services.policy.routes import tgi
+from services.policy.routes.waiting import check_text, wait_for_outcome
 
 router = APIRouter(tags=["generate"])
-POLL_S = 0.5
-"""Seconds between looks at whether the client is still there."""
 
 
 def tell_dialect(body: Any) -> str | None:
@@ -60,22 +58,14 @@ async def generate(
     engine: Engine = request.app.state.runtime.worker()
     if isinstance(body, GenerateRequest):
         queued = await run_in_threadpool(submit_native, engine, body)
-        await _wait(request, queued)
+        await wait_for_outcome(request, queued)
         return await run_in_threadpool(native_answer, engine.base, body, queued)
     given = tgi.read_parameters(body)
     queued = await run_in_threadpool(submit_tgi, engine, body, given)
-    await _wait(request, queued)
+    await wait_for_outcome(request, queued)
     answered = await run_in_threadpool(tgi.answer, engine.base, body, given, queued)
     response.headers.update(tgi.timing_headers(body, queued.outcome.result()))
     return answered
-
-
-def check_text(where: str, text: str) -> None:
-    """Refuses what JSON can spell and no tokenizer can read: half of a surrogate pair. Raises InvalidInput."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInput(f"{where} has the lone surrogate {text[error.start]!r}; send whole characters") from error
 
 
 def submit_native(engine: Engine, body: GenerateRequest) -> EngineRequest:
@@ -123,14 +113,3 @@ def _generation(base: LanguageModel, body: GenerateRequest, row: Row, seed: int)
         prompt_token_ids=row.prompt_ids if returns.prompt_token_ids else None,
         seed=seed,
     )
-
-
-async def _wait(request: Request, queued: EngineRequest) -> None:
-    """Returns when the outcome is there. Raises its error; gives the rows up when the client goes away."""
-    outcome = asyncio.wrap_future(queued.outcome)
-    while not (await asyncio.wait({outcome}, timeout=POLL_S))[0]:
-        if await request.is_disconnected():
-            queued.abandoned.set()
-            outcome.cancel()
-            raise GenerationFailed("the client closed the connection before the response was complete")
-    outcome.result()

@@ -1,0 +1,143 @@
+"""OpenAI's dialect, asked by OpenAI's own client, which checks the answers' shapes as its users rely on them."""
+
+import json
+import math
+from pathlib import Path
+
+import openai
+import pytest
+from fastapi.testclient import TestClient
+
+from rlhf.artifacts.store import ArtifactStore
+from rlhf.contracts.errors import ErrorBody
+from tests.contract.policy.conftest import KEY
+from tests.contract.policy.test_native import EXTRAS
+from tests.contract.policy.test_native import ask as ask_native
+from tests.unit.policy.publishing import publish
+
+TURNS = [{"role": "user", "content": "hi"}]
+
+
+@pytest.fixture
+def ai(client: TestClient) -> openai.OpenAI:
+    return openai.OpenAI(api_key=KEY, base_url="http://testserver/v1", http_client=client, max_retries=0)
+
+
+def refused(client: TestClient, path: str, status: int, body: dict) -> str:
+    # json.dumps spells a lone surrogate as an escape, as a client in another language may.
+    answer = client.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert answer.status_code == status, answer.text
+    return ErrorBody.model_validate_json(answer.content).error
+
+
+def test_a_chat_is_the_native_answer_to_the_same_conversation(client: TestClient, ai: openai.OpenAI) -> None:
+    native = ask_native(client, [TURNS], EXTRAS, sampling={"n": 2, "max_new_tokens": 12, "top_p": 0.9}).results
+    answer = ai.chat.completions.create(
+        model="whatever", messages=TURNS, n=2, seed=1, max_completion_tokens=12, top_p=0.9, logprobs=True
+    )
+    assert [choice.message.content for choice in answer.choices] == [result.text for result in native]
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    assert answer.model == "whatever"
+    assert answer.usage.prompt_tokens == 21, "the prompt counts once; see the native test for the sum"
+    assert answer.usage.completion_tokens == sum(result.generated_tokens for result in native)
+    for choice, result in zip(answer.choices, native, strict=True):
+        assert choice.finish_reason == ("length" if result.finish_reason == "length" else "stop")
+        given = [token.logprob for token in choice.logprobs.content]
+        assert given == pytest.approx(result.behavior_logprobs[: len(given)])
+        assert all(bytes(token.bytes).decode() == token.token for token in choice.logprobs.content)
+
+
+def test_a_completion_continues_raw_text(client: TestClient, ai: openai.OpenAI) -> None:
+    tgi = client.post("/generate", json={"inputs": "hi", "parameters": {"max_new_tokens": 16}}).json()
+    answer = ai.completions.create(model="base", prompt="hi", temperature=0, logprobs=0)
+    choice = answer.choices[0]
+    assert choice.text == tgi["generated_text"], "greedy, 16 tokens unless told otherwise, no chat template"
+    assert answer.usage.prompt_tokens == 2  # two bytes
+    assert answer.usage.completion_tokens <= 16
+    assert len(choice.logprobs.tokens) == len(choice.logprobs.token_logprobs) == len(choice.logprobs.text_offset)
+    assert all(math.isfinite(value) and value < 0 for value in choice.logprobs.token_logprobs)
+
+
+def test_several_prompts_and_samples_are_numbered_by_prompt_then_sample(ai: openai.OpenAI) -> None:
+    together = ai.completions.create(model="base", prompt=["ab", "xyz"], n=2, seed=5, max_tokens=6)
+    assert [choice.index for choice in together.choices] == [0, 1, 2, 3]
+    assert together.usage.prompt_tokens == 2 + 3
+    alone = ai.completions.create(model="base", prompt="ab", n=2, seed=5, max_tokens=6)
+    assert [c.text for c in alone.choices] == [c.text for c in together.choices[:2]]
+
+
+def test_a_model_named_job_at_version_is_an_adapter(
+    client: TestClient, ai: openai.OpenAI, store: ArtifactStore, model_folder: Path
+) -> None:
+    publish(store, model_folder, "openai-job", 3)
+    base = ai.completions.create(model="tiny-llama", prompt="hello", temperature=0)
+    adapted = ai.completions.create(model="openai-job@3", prompt="hello", temperature=0)
+    native = client.post(
+        "/generate", json={"inputs": "hello", "parameters": {"adapter_id": "openai-job@3", "max_new_tokens": 16}}
+    ).json()
+    assert adapted.choices[0].text == native["generated_text"] != base.choices[0].text
+    listed = {model.id: model for model in ai.models.list()}
+    assert listed["tiny-llama"].parent is None
+    assert listed["openai-job@3"].parent == "tiny-llama"
+    with pytest.raises(openai.NotFoundError) as caught:
+        ai.completions.create(model="nobody@1", prompt="hello")
+    assert "nobody@1 does not exist" in caught.value.body
+
+
+def test_stop_text_parts_and_the_developer_role(client: TestClient, ai: openai.OpenAI) -> None:
+    parts = [
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]},
+    ]
+    plain = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]
+    whole = ai.chat.completions.create(model="base", messages=plain, temperature=0, max_tokens=20)
+    again = ai.chat.completions.create(model="base", messages=parts, temperature=0, max_tokens=20)
+    text = whole.choices[0].message.content
+    assert again.choices[0].message.content == text
+    end = text[len(text) // 2]
+    cut = ai.chat.completions.create(model="base", messages=plain, temperature=0, max_tokens=20, stop=end)
+    assert cut.choices[0].message.content == text[: text.index(end)]
+    assert cut.choices[0].finish_reason == "stop"
+
+
+def test_extensions_go_in_the_extra_body(ai: openai.OpenAI) -> None:
+    answer = ai.completions.create(
+        model="base",
+        prompt="hi",
+        max_tokens=30,
+        temperature=0,
+        extra_body={"no_repeat_ngram_size": 1, "min_tokens": 30},
+        logprobs=0,
+    )
+    assert answer.usage.completion_tokens == 30
+    tokens = answer.choices[0].logprobs.tokens
+    assert len([t for t in tokens if t]) == len({t for t in tokens if t}), "no token twice"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/v1/completions", {"prompt": "hi", "stream": True}, "stream=true: streaming is not offered yet"),
+        ("/v1/completions", {"prompt": "hi", "logprobs": 3}, "logprobs"),
+        ("/v1/completions", {"prompt": "hi", "echo": True}, "echo: unknown field"),
+        ("/v1/completions", {"prompt": ""}, "inputs is empty"),
+        ("/v1/completions", {"prompt": []}, "prompt"),
+        ("/v1/completions", {"prompt": "hi", "temperature": 3}, "temperature"),
+        ("/v1/completions", {"prompt": "hi", "max_tokens": 600}, "max_new_tokens=600 exceeds the 512 tokens"),
+        ("/v1/completions", {"prompt": "hi", "stop": ["a", "b", "c", "d", "e"]}, "stop"),
+        ("/v1/completions", {"prompt": "\ud800"}, "lone surrogate"),
+        ("/v1/chat/completions", {"messages": []}, "messages"),
+        ("/v1/chat/completions", {"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ("/v1/chat/completions", {"messages": TURNS, "tools": []}, "tools: unknown field"),
+        ("/v1/chat/completions", {"messages": TURNS, "top_logprobs": 2}, "top_logprobs"),
+        ("/v1/chat/completions", {"messages": TURNS, "max_tokens": 4, "max_completion_tokens": 5}, "send one of them"),
+    ],
+)
+def test_what_is_refused_is_named(client: TestClient, path: str, body: dict, words: str) -> None:
+    assert words in refused(client, path, 422, body)
+
+
+def test_a_wrong_key_is_the_clients_authentication_error(client: TestClient) -> None:
+    stranger = openai.OpenAI(api_key="wrong", base_url="http://testserver/v1", http_client=client, max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        stranger.models.list()
