@@ -92,6 +92,7 @@ def sample(source: str, rows: Sequence[Any]) -> Any:
     from services.policy.engine.decoding import decode
     from services.policy.engine.linears import install_linears
     from services.policy.engine.requests import Limits, build_request
+    from services.policy.engine.stops import decode_text
     from services.trainer.experience.batch import ExperienceBatch
 
     base = load_language_model(source)
@@ -101,7 +102,7 @@ def sample(source: str, rows: Sequence[Any]) -> Any:
     made = build_request(base, ids, sampling, None, Limits()).rows
     for start in range(0, len(made), 8 * SAMPLES):
         decode(base, made[start : start + 8 * SAMPLES])
-    texts = [base.tokenizer.decode(row.token_ids, skip_special_tokens=True) for row in made]
+    texts = [decode_text(base.tokenizer, row.token_ids) for row in made]
     scores = [score(rows[row.prompt_index]["prompt"], text).total for row, text in zip(made, texts, strict=True)]
     rewards = np.array(scores, np.float32)
     return ExperienceBatch(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Request
 from fastapi.concurrency import run_in_threadpool
@@ -53,7 +53,6 @@ SHARED = (
     *("top_k", "min_p", "typical_p", "repetition_penalty", "no_repeat_ngram_size"),
 )
 """Settings that have one name here and in our own sampling."""
-Answer = TypeVar("Answer", Completion, ChatCompletion)
 
 
 @router.get("/models")
