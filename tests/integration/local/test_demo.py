@@ -102,8 +102,8 @@ def test_a_run_to_the_end_after_two_broken_ones_writes_a_complete_report(folder:
     report = json.loads((out / "report.json").read_text())
     assert missing_keys(report) == []
     assert report["ppo"]["steps"] == len(report["ppo"]["policy_loss"]) == 2
-    # 2 steps of 8 prompts with 4 samples
-    assert report["ppo"]["samples"] == 2 * 8 * 4
+    # 2 steps of 16 prompts with 4 samples
+    assert report["ppo"]["samples"] == 2 * 16 * 4
     assert report["reward_model"]["members"] == len(report["reward_model"]["accuracy_members"]) == 2
     # 8 prompts, each answered twice
     assert len(report["before"]["samples"]) == len(report["after"]["samples"]) == 16
