@@ -6,6 +6,7 @@ It works on any causal language model whose attention reads a `transformers` cac
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -21,7 +22,7 @@ from services.policy.engine.sampling import draw, keep_min_p, keep_top_k, keep_t
 
 
 @torch.inference_mode()
-def decode(base: LanguageModel, rows: list[Row]) -> None:
+def decode(base: LanguageModel, rows: list[Row], progressed: Callable[[], object] = lambda: None) -> None:
     """Generates until every row has a finish reason, a failure, or is abandoned. Results are in the rows.
 
     Args:
@@ -31,6 +32,7 @@ def decode(base: LanguageModel, rows: list[Row]) -> None:
     batch = Batch(base, rows)
     while batch.rows:
         batch.step()
+        progressed()
 
 
 class Batch:
@@ -60,6 +62,11 @@ class Batch:
         mask = torch.arange(width, device=self.device) >= starts[:, None]
         prefilled = DynamicCache()
         logits = self._forward(prompts, mask, (mask.cumsum(-1) - 1).clamp_min(0), prefilled)
+        for row in self.rows:
+            if row.extras.prompt_logprobs:
+                ids = torch.tensor([row.prompt_ids], device=self.device)
+                full = self.model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+                row.prompt_logprobs = full.gather(1, ids[0, 1:, None])[:, 0].tolist()
         self.logits = logits[source]
         self.cache = BatchCache(prefilled, room, source)
 
@@ -102,6 +109,12 @@ class Batch:
         if bool((settings.typical_p < 1).any()):
             scores = keep_typical(scores, settings.typical_p)
         tokens, behavior = draw(scores, uniforms, settings.greedy)
+        most = max(row.extras.top_logprobs for row in self.rows)
+        if most:
+            best = scores.log_softmax(-1).topk(min(most, scores.shape[1]))
+            for row, ids_, values in zip(self.rows, best.indices.tolist(), best.values.tolist(), strict=True):
+                if row.extras.top_logprobs:
+                    row.top_logprobs.append(list(zip(ids_, values, strict=True))[: row.extras.top_logprobs])
         if scores is plain:
             return tokens, behavior, behavior
         model = plain.gather(1, tokens[:, None])[:, 0] - plain.logsumexp(-1)

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 import torch
 
@@ -16,7 +17,7 @@ from services.policy.engine.adapters import AdapterLibrary
 from services.policy.engine.decoding import decode
 from services.policy.engine.instruments import BATCH_ROWS, PROMPT_TOKENS, QUEUE, TOKENS
 from services.policy.engine.requests import EngineRequest, Limits, build_request
-from services.policy.engine.rows import Row
+from services.policy.engine.rows import Extras, Row
 
 log = logging.getLogger(__name__)
 
@@ -47,20 +48,30 @@ class Engine:
         """Begins to work."""
         self._thread.start()
 
-    def submit(self, prompts: list[list[int]], sampling: SamplingParams, adapter: str | None = None) -> EngineRequest:
+    def submit(
+        self,
+        prompts: list[list[int]],
+        sampling: SamplingParams,
+        adapter: str | None = None,
+        extras: Extras = Extras(),  # noqa: B008 - frozen
+        progressed: Callable[[], None] = lambda: None,
+    ) -> EngineRequest:
         """Queues a request; its `outcome` is resolved later.
 
         Args:
             prompts: token ids of each prompt.
             sampling: for all of them.
             adapter: `job@version`, or None for the base model.
+            extras: what to report besides tokens.
+            progressed: see EngineRequest.
 
         Raises:
             InvalidInput, TooLarge: the request cannot be served.
             Overloaded: too many wait already.
             Unavailable: the engine is stopping.
         """
-        request = build_request(self.base, prompts, sampling, adapter, self.limits)
+        request = build_request(self.base, prompts, sampling, adapter, self.limits, extras)
+        request.progressed = progressed
         with self._changed:
             if self._draining:
                 raise Unavailable("policy is stopping and takes no new requests; send it again soon", retry_after=2)
@@ -146,7 +157,7 @@ class Engine:
         try:
             self._library.activate(requests[0].adapter)
             BATCH_ROWS.observe(len(rows))
-            decode(self.base, rows)
+            decode(self.base, rows, lambda: [request.progressed() for request in requests])
             TOKENS.inc(sum(len(row.token_ids) for row in rows))
             for request in requests:
                 request.resolve()

@@ -6,13 +6,14 @@ import secrets
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from rlhf.contracts.errors import InvalidInput, ServiceError, TooLarge
 from rlhf.contracts.policy import SamplingParams
 from rlhf.lm.loading import LanguageModel
-from services.policy.engine.rows import Row, UniformStream, sample_seed
+from services.policy.engine.rows import Extras, Row, UniformStream, sample_seed
 from services.policy.engine.stops import StopMatcher
 
 
@@ -48,6 +49,7 @@ class EngineRequest:
         waiting: rows that are in no batch yet, similar lengths side by side.
         queued_at: seconds, monotonic.
         started_at: when its first batch began; None before.
+        progressed: called in the engine's thread after its rows got tokens, and when it is answered; must not block.
     """
 
     rows: list[Row]
@@ -58,6 +60,7 @@ class EngineRequest:
     waiting: deque[Row] = field(init=False)
     queued_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
+    progressed: Callable[[], None] = lambda: None
     _answering: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -69,6 +72,7 @@ class EngineRequest:
         with self._answering:
             if not self.outcome.done():
                 self.outcome.set_exception(error)
+        self.progressed()
 
     def resolve(self) -> None:
         """Answers when every row is done, or one has failed."""
@@ -81,10 +85,16 @@ class EngineRequest:
             with self._answering:
                 if not self.outcome.done():
                     self.outcome.set_result(outcome)
+            self.progressed()
 
 
 def build_request(
-    base: LanguageModel, prompts: list[list[int]], sampling: SamplingParams, adapter: str | None, limits: Limits
+    base: LanguageModel,
+    prompts: list[list[int]],
+    sampling: SamplingParams,
+    adapter: str | None,
+    limits: Limits,
+    extras: Extras,
 ) -> EngineRequest:
     """Checks a request against the model and the limits, and makes its rows.
 
@@ -94,6 +104,7 @@ def build_request(
         sampling: for all of them; without a seed one is drawn.
         adapter: `job@version` or None.
         limits: of the engine.
+        extras: what else to report.
 
     Raises:
         InvalidInput: it asks for something that this model cannot do; says the value and the cure.
@@ -119,6 +130,7 @@ def build_request(
             uniforms=UniformStream(sample_seed(seed, i, j)),
             abandoned=abandoned,
             stop=StopMatcher(base.tokenizer, sampling.stop) if sampling.stop else None,
+            extras=extras,
         )
         for i, ids in enumerate(prompts)
         for j in range(sampling.n)

@@ -37,9 +37,22 @@ class UniformStream:
         return self._numbers.pop()
 
 
+@dataclass(frozen=True)
+class Extras:
+    """What a request wants to know beyond its tokens.
+
+    Attributes:
+        top_logprobs: so many of the most likely tokens at each step, with their log-probabilities.
+        prompt_logprobs: the log-probability of each prompt token after the first, under the plain model.
+    """
+
+    top_logprobs: int = 0
+    prompt_logprobs: bool = False
+
+
 @dataclass(eq=False)
 class Row:
-    """One response in the making.
+    """One response in the making. The engine appends; other threads may read up to `len(token_ids)` at any time.
 
     Attributes:
         prompt_index: which of its request's prompts it answers.
@@ -49,9 +62,13 @@ class Row:
         uniforms: where its random numbers come from.
         abandoned: set when nobody waits for its request any more; shared by the request's rows.
         stop: watches for stop texts; None when there are none.
+        extras: what its request wants to know besides.
         token_ids: the response so far, EOS included.
         behavior_logprobs: of each token under the distribution sampled from.
         model_logprobs: of each token under the plain model at this temperature.
+        top_logprobs: of each token, the most likely ones under the distribution sampled from, best first; empty
+            unless extras ask for them.
+        prompt_logprobs: one for each prompt token but the first, at temperature 1; None unless extras ask for them.
         finish_reason: None while it is being made.
         failure: why it cannot be finished.
     """
@@ -63,9 +80,12 @@ class Row:
     uniforms: UniformStream
     abandoned: threading.Event
     stop: StopMatcher | None = None
+    extras: Extras = Extras()
     token_ids: list[int] = field(default_factory=list)
     behavior_logprobs: list[float] = field(default_factory=list)
     model_logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)
+    prompt_logprobs: list[float] | None = None
     finish_reason: FinishReason | None = None
     failure: ServiceError | None = None
 
@@ -80,9 +100,10 @@ class Row:
 
     def add(self, token: int, behavior: float, model: float, eos_ids: frozenset[int]) -> None:
         """Takes the next token and decides whether the response ends with it."""
-        self.token_ids.append(token)
         self.behavior_logprobs.append(behavior)
         self.model_logprobs.append(model)
+        # Last: who sees the token in another thread finds the rest of it there.
+        self.token_ids.append(token)
         if token in eos_ids:
             self.finish_reason = "eos_token"
         elif self.stop is not None and self.stop.add(token):

@@ -11,14 +11,14 @@ from rlhf.contracts.policy import SamplingParams
 from rlhf.lm.loading import LanguageModel
 from services.policy.engine.decoding import decode
 from services.policy.engine.requests import Limits, build_request
-from services.policy.engine.rows import Row
+from services.policy.engine.rows import Extras, Row
 
 PROMPTS = [[5, 9, 77, 130, 9], [200], [33, 34, 35, 36, 37, 38, 39, 40, 33, 34, 35], [5, 9, 12]]
 
 
 def make_rows(base: LanguageModel, prompts: list[list[int]], **sampling: Any) -> list[Row]:
     settings = SamplingParams(**{"max_new_tokens": 16, "temperature": 1.0, "seed": 7, **sampling})
-    return build_request(base, prompts, settings, None, Limits()).rows
+    return build_request(base, prompts, settings, None, Limits(), Extras()).rows
 
 
 def generate(base: LanguageModel, prompts: list[list[int]], **sampling: Any) -> list[Row]:
