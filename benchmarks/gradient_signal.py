@@ -88,21 +88,18 @@ def sample(source: str, rows: Sequence[Any]) -> Any:
     from rlhf.demo.preset import conversation
     from rlhf.demo.rubric import score
     from rlhf.lm.chat import encode_prompt
-    from rlhf.lm.loading import load_language_model
-    from services.policy.engine.decoding import decode
-    from services.policy.engine.linears import install_linears
-    from services.policy.engine.requests import Limits, build_request
     from services.policy.engine.stops import decode_text
+    from services.policy.loading import load_engine
+    from services.policy.settings import PolicySettings
     from services.trainer.experience.batch import ExperienceBatch
 
-    base = load_language_model(source)
-    install_linears(base.model, packed=True)
+    engine = load_engine(PolicySettings(model=source, max_batch_rows=8 * SAMPLES))
+    engine.start()
     sampling = SamplingParams(max_new_tokens=40, temperature=0.7, n=SAMPLES, seed=0)
-    ids = [encode_prompt(base.tokenizer, conversation(row)) for row in rows]
-    made = build_request(base, ids, sampling, None, Limits()).rows
-    for start in range(0, len(made), 8 * SAMPLES):
-        decode(base, made[start : start + 8 * SAMPLES])
-    texts = [decode_text(base.tokenizer, row.token_ids) for row in made]
+    ids = [encode_prompt(engine.base.tokenizer, conversation(row)) for row in rows]
+    made = engine.submit(ids, sampling).outcome.result().rows
+    engine.stop()
+    texts = [decode_text(engine.base.tokenizer, row.token_ids) for row in made]
     scores = [score(rows[row.prompt_index]["prompt"], text).total for row, text in zip(made, texts, strict=True)]
     rewards = np.array(scores, np.float32)
     return ExperienceBatch(

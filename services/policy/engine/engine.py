@@ -1,4 +1,8 @@
-"""The engine: one thread that owns the model and turns queued requests into batches. No HTTP."""
+"""The engine: one thread that owns the model and turns queued requests into tokens. No HTTP.
+
+Each turn computes a part of the prompts that wait and one token for every row that runs. Rows join and leave at every
+turn; those that share an adapter share a forward pass.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +10,61 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 
 from rlhf.contracts.errors import InternalError, Overloaded, ServiceError, Unavailable
 from rlhf.contracts.policy import SamplingParams
 from rlhf.lm.loading import LanguageModel
+from services.policy.engine import instruments
 from services.policy.engine.adapters import AdapterLibrary
-from services.policy.engine.decoding import decode
-from services.policy.engine.instruments import BATCH_ROWS, PROMPT_TOKENS, QUEUE, TOKENS
+from services.policy.engine.batch import Batch
+from services.policy.engine.forward import Forward
+from services.policy.engine.prefill import Prefill
 from services.policy.engine.requests import EngineRequest, Limits, build_request
 from services.policy.engine.rows import Extras, Row
+from services.policy.engine.schedule import reserved_tokens, take_rows
 
 log = logging.getLogger(__name__)
+PLAIN = Extras()
+
+
+def _nothing() -> None:
+    pass
 
 
 class Engine:
     """Takes requests from any thread; computes on its own."""
 
-    def __init__(self, base: LanguageModel, library: AdapterLibrary, limits: Limits, *, threads: int = 0) -> None:
-        """Args: base, the model; library, its adapters; limits; threads, of torch (0 leaves its own choice)."""
-        self.base, self.limits, self._library, self._threads = base, limits, library, threads
+    def __init__(
+        self, base: LanguageModel, forward: Forward, library: AdapterLibrary, limits: Limits, *, threads: int = 0
+    ) -> None:
+        """Takes over the model.
+
+        Args:
+            base: names, tokenizer and limits of the model.
+            forward: computes it.
+            library: its adapters.
+            limits: of requests and batches.
+            threads: of torch; 0 leaves its own choice.
+        """
+        self.base, self.limits = base, limits
+        self._forward, self._library, self._threads = forward, library, threads
         self._queue: deque[EngineRequest] = deque()
         self._running: list[EngineRequest] = []
+        self._batches: dict[str | None, Batch] = {}
+        self._prefill: tuple[str | None, Prefill] | None = None
         self._changed = threading.Condition()
         self._draining = self._stopped = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        library.on_loaded = self._wake
 
     @property
     def adapters(self) -> list[str]:
-        """Adapters in memory."""
-        return list(self._library.loaded)
+        """Adapters in memory, the one used last at the end."""
+        return self._library.loaded
 
     @property
     def alive(self) -> bool:
@@ -53,8 +80,8 @@ class Engine:
         prompts: list[list[int]],
         sampling: SamplingParams,
         adapter: str | None = None,
-        extras: Extras = Extras(),  # noqa: B008 - frozen
-        progressed: Callable[[], None] = lambda: None,
+        extras: Extras = PLAIN,
+        progressed: Callable[[], None] = _nothing,
     ) -> EngineRequest:
         """Queues a request; its `outcome` is resolved later.
 
@@ -82,9 +109,9 @@ class Engine:
                     retry_after=2,
                 )
             self._queue.append(request)
-            QUEUE.set(len(self._queue))
+            instruments.QUEUE.set(len(self._queue))
             self._changed.notify_all()
-        PROMPT_TOKENS.inc(sum(len(ids) for ids in prompts))
+        instruments.REQUESTS.inc()
         return request
 
     def drain(self, seconds: float) -> bool:
@@ -100,10 +127,15 @@ class Engine:
             for request in (*self._queue, *self._running):
                 request.fail(Unavailable("policy stopped before the response was complete; send it again"))
             self._queue.clear()
-            QUEUE.set(0)
+            instruments.QUEUE.set(0)
             self._changed.notify_all()
+        self._library.close()
         if self._thread.is_alive():
             self._thread.join(seconds)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _run(self) -> None:
         if self._threads:
@@ -111,61 +143,152 @@ class Engine:
             torch.set_num_threads(self._threads)
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._queue) or self._stopped)
+                self._changed.wait_for(lambda: self._stopped or self._has_work())
                 if self._stopped:
                     return
-                rows = self._take()
-                QUEUE.set(len(self._queue))
-            try:
-                if rows:
-                    self._compute(self._running, rows)
-            finally:
-                with self._changed:
-                    self._running = []
-                    self._changed.notify_all()
+            self._turn()
+            with self._changed:
+                self._settle()
+                self._changed.notify_all()
 
-    def _take(self) -> list[Row]:
-        """The next batch: the oldest request's rows, and whole requests for the same adapter that fit beside them."""
-        gone = [request for request in self._queue if request.abandoned.is_set()]
-        for request in gone:
-            self._queue.remove(request)
-        if not self._queue:
-            return []
-        oldest = self._queue[0]
-        rows: list[Row] = []
-        while oldest.waiting and self._fits([*rows[-1:], oldest.waiting[0]], len(rows) + 1):
-            rows.append(oldest.waiting.popleft())
-        self._running = [oldest]
-        for request in list(self._queue)[1:]:
-            together = [*rows, *request.waiting]
-            if not oldest.waiting and request.adapter == oldest.adapter and self._fits(together, len(together)):
-                rows, self._running = together, [*self._running, request]
-                request.waiting.clear()
-        for request in self._running:
-            request.started_at = request.started_at or time.monotonic()
+    def _has_work(self) -> bool:
+        """Whether a turn would do anything; with the lock held."""
+        if self._batches or self._prefill is not None:
+            return True
+        return any(
+            request.abandoned.is_set() or self._library.state(request.adapter) in ("ready", "failed")
+            for request in self._queue
+        )
+
+    def _turn(self) -> None:
+        """Computes a part of the prompts, then a token for every row unless prompts of the same requests go first."""
+        if self._begin_prefill() and self._prefill is not None:
+            self._advance_prefill(*self._prefill)
+        if self._begin_prefill() and not self._someone_benefits():
+            return
+        for adapter, batch in list(self._batches.items()):
+            self._step(adapter, batch)
+
+    def _someone_benefits(self) -> bool:
+        """Whether a token now brings any request nearer to its answer than computing the prompts that wait first.
+
+        A request whose rows are not all running ends no sooner by it, and larger batches cost less a token.
+        """
+        computing = set() if self._prefill is None else {id(row) for row in self._prefill[1].rows}
+        return any(
+            not request.waiting and computing.isdisjoint(id(row) for row in request.rows) for request in self._running
+        )
+
+    def _begin_prefill(self) -> bool:
+        """Whether there are prompts to compute: those of the prefill that goes on, or of rows that are let in now."""
+        if self._prefill is not None:
+            return True
+        with self._changed:
+            ready = self._ready_requests()
+            if not ready:
+                return False
+            adapter = ready[0].adapter
+            if adapter not in self._batches and not self._library.acquire(adapter):
+                return False
+            self._batches.setdefault(adapter, Batch(self._forward, self.base.eos_ids))
+            running = {key: batch.rows for key, batch in self._batches.items()}
+            rows = take_rows(ready, running, self.limits)
+            self._note_started(ready)
+        if not rows:
+            self._drop_if_empty(adapter)
+            return False
+        self._prefill = (adapter, Prefill(self._forward, rows))
+        return True
+
+    def _ready_requests(self) -> list[EngineRequest]:
+        """Requests whose adapter can be computed with, oldest first; with the lock held."""
+        self._queue = deque(request for request in self._queue if not request.abandoned.is_set())
+        ready: list[EngineRequest] = []
+        failed: dict[str | None, ServiceError] = {}
+        for request in list(self._queue):
+            state = "ready" if request.adapter in self._batches else self._library.state(request.adapter)
+            if state == "full":
+                # Who came later must not keep adapters in memory that this one waits for.
+                break
+            if state == "failed":
+                error = self._library.take_failure(request.adapter)
+                failed.update({request.adapter: error} if error is not None else {})
+            if request.adapter in failed:
+                self._queue.remove(request)
+                request.fail(failed[request.adapter])
+            elif state == "ready":
+                ready.append(request)
+        instruments.QUEUE.set(len(self._queue))
+        return ready
+
+    def _note_started(self, requests: Iterable[EngineRequest]) -> None:
+        """After rows were taken from these requests' `waiting`; with the lock held."""
+        for request in requests:
+            if len(request.waiting) < len(request.rows) and request not in self._running:
+                request.started_at = time.monotonic()
+                self._running.append(request)
             if not request.waiting:
                 self._queue.remove(request)
-        return rows
+        instruments.QUEUE.set(len(self._queue))
 
-    def _fits(self, rows: list[Row], count: int) -> bool:
-        """Whether `count` rows, of which these are the largest, may run together. One row always may."""
-        width = max(len(row.prompt_ids) for row in rows) + max(row.sampling.max_new_tokens for row in rows)
-        small = count <= self.limits.max_batch_rows and count * width <= self.limits.max_batch_tokens
-        return count == 1 or (small and width <= self.base.max_positions)
-
-    def _compute(self, requests: list[EngineRequest], rows: list[Row]) -> None:
+    def _advance_prefill(self, adapter: str | None, prefill: Prefill) -> None:
+        """Computes a part of the prompts; rows whose prompts are complete join their batch."""
         try:
-            self._library.activate(requests[0].adapter)
-            BATCH_ROWS.observe(len(rows))
-            decode(self.base, rows, lambda: [request.progressed() for request in requests])
-            TOKENS.inc(sum(len(row.token_ids) for row in rows))
-            for request in requests:
-                request.resolve()
-        except ServiceError as error:
-            for request in requests:
-                request.fail(error)
+            if not all(row.abandoned.is_set() for row in prefill.rows):
+                self._library.activate(adapter)
+                with _timed("prefill"):
+                    prefill.advance(self.limits.max_prefill_tokens)
+                if not prefill.done:
+                    return
+                self._batches[adapter].join(prefill)
         except Exception as error:
-            log.exception("a batch failed", extra={"rows": len(rows)})
-            reason = f"generation failed unexpectedly with {type(error).__name__}; the log has it. This is a bug"
-            for request in requests:
-                request.fail(InternalError(reason))
+            log.exception("prompts could not be computed", extra={"rows": len(prefill.rows)})
+            self._fail_rows(prefill.rows, error)
+        self._prefill = None
+        self._drop_if_empty(adapter)
+
+    def _step(self, adapter: str | None, batch: Batch) -> None:
+        """One token for every row of a batch."""
+        if batch.rows:
+            try:
+                self._library.activate(adapter)
+                with _timed("decode"):
+                    batch.step()
+            except Exception as error:
+                log.exception("a batch failed", extra={"rows": len(batch.rows)})
+                self._fail_rows(batch.rows, error)
+                batch.rows = []
+        self._drop_if_empty(adapter)
+
+    def _drop_if_empty(self, adapter: str | None) -> None:
+        """Lets go of a batch without rows, and of its adapter."""
+        expected = self._prefill is not None and self._prefill[0] == adapter
+        if adapter in self._batches and not self._batches[adapter].rows and not expected:
+            del self._batches[adapter]
+            self._library.release(adapter)
+
+    def _fail_rows(self, rows: list[Row], error: Exception) -> None:
+        """Answers the requests of these rows after an error that is not theirs."""
+        reason = f"generation failed unexpectedly with {type(error).__name__}; the log has it. This is a bug"
+        lost = {id(row) for row in rows}
+        for request in self._running:
+            if any(id(row) in lost for row in request.rows):
+                request.fail(error if isinstance(error, ServiceError) else InternalError(reason))
+
+    def _settle(self) -> None:
+        """Answers what is finished and tells the others that there is more; with the lock held."""
+        for request in list(self._running):
+            if request.settle():
+                self._running.remove(request)
+                instruments.observe(request)
+        rows = [batch.rows for batch in self._batches.values()]
+        instruments.BATCH_ROWS.set(sum(len(own) for own in rows))
+        instruments.BATCH_TOKENS.set(reserved_tokens(rows))
+
+
+@contextmanager
+def _timed(method: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    instruments.FORWARDS.labels(method).inc()
+    instruments.FORWARD_SECONDS.labels(method).observe(time.monotonic() - started)

@@ -23,6 +23,7 @@ class Limits:
 
     max_batch_rows: int = 64
     max_batch_tokens: int = 16384
+    max_prefill_tokens: int = 512
     max_request_rows: int = 1024
     max_queue: int = 256
 
@@ -48,7 +49,8 @@ class EngineRequest:
         outcome: resolved by the engine.
         waiting: rows that are in no batch yet, similar lengths side by side.
         queued_at: seconds, monotonic.
-        started_at: when its first batch began; None before.
+        started_at: when its first prompt began to be computed; None before.
+        first_token_at: when its first token was there; None before.
         progressed: called in the engine's thread after its rows got tokens, and when it is answered; must not block.
     """
 
@@ -60,6 +62,7 @@ class EngineRequest:
     waiting: deque[Row] = field(init=False)
     queued_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
+    first_token_at: float | None = None
     progressed: Callable[[], None] = lambda: None
     _answering: threading.Lock = field(default_factory=threading.Lock)
 
@@ -74,18 +77,21 @@ class EngineRequest:
                 self.outcome.set_exception(error)
         self.progressed()
 
-    def resolve(self) -> None:
-        """Answers when every row is done, or one has failed."""
+    def settle(self) -> bool:
+        """Answers when every row is done, or one has failed. Returns whether nothing is left to do for it."""
         failure = next((row.failure for row in self.rows if row.failure is not None), None)
         if failure is not None:
             self.fail(failure)
-        elif not self.waiting:
+        elif all(row.finish_reason is not None for row in self.rows):
             started = self.queued_at if self.started_at is None else self.started_at
             outcome = Outcome(self.rows, started - self.queued_at, time.monotonic() - started)
             with self._answering:
                 if not self.outcome.done():
                     self.outcome.set_result(outcome)
-            self.progressed()
+        if self.first_token_at is None and any(row.token_ids for row in self.rows):
+            self.first_token_at = time.monotonic()
+        self.progressed()
+        return self.abandoned.is_set() or self.outcome.done()
 
 
 def build_request(

@@ -127,7 +127,8 @@ class RowSettings:
         presence_penalty: [B] float32; 0 is off.
         repetition_penalty: [B] float32; 1 is off.
         ngram: [B] int64; 0 is off.
-        min_new_tokens: [B] int64.
+        plain_temperature: whether every temperature is 1; the others whether any row uses the setting. Known here once,
+            since asking a tensor waits for the device.
     """
 
     temperature: Tensor
@@ -140,7 +141,14 @@ class RowSettings:
     presence_penalty: Tensor
     repetition_penalty: Tensor
     ngram: Tensor
-    min_new_tokens: Tensor
+    plain_temperature: bool
+    top_k_used: bool
+    top_p_used: bool
+    min_p_used: bool
+    typical_used: bool
+    counts_used: bool
+    repetition_used: bool
+    ngram_used: bool
 
     @classmethod
     def of(cls, rows: list[Row], device: torch.device) -> RowSettings:
@@ -162,5 +170,12 @@ class RowSettings:
             presence_penalty=column("presence_penalty", torch.float32),
             repetition_penalty=column("repetition_penalty", torch.float32),
             ngram=column("no_repeat_ngram_size", torch.int64),
-            min_new_tokens=column("min_new_tokens", torch.int64),
+            plain_temperature=all(s.temperature in (0.0, 1.0) for s in all_settings),
+            top_k_used=any(s.top_k > 0 for s in all_settings),
+            top_p_used=any(s.top_p < 1 for s in all_settings),
+            min_p_used=any(s.min_p > 0 for s in all_settings),
+            typical_used=any(s.typical_p < 1 for s in all_settings),
+            counts_used=any(s.frequency_penalty != 0 or s.presence_penalty != 0 for s in all_settings),
+            repetition_used=any(s.repetition_penalty != 1 for s in all_settings),
+            ngram_used=any(s.no_repeat_ngram_size > 0 for s in all_settings),
         )

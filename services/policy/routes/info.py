@@ -31,7 +31,7 @@ class LoadedAdapters(Contract):
     """`GET /adapters`. Others are loaded from the artifact store on first use."""
 
     adapters: list[ArtifactRef] = Field(description="in memory, the one used last at the end")
-    kept: int = Field(description="how many are held at most")
+    max_mib: int = Field(description="merged weights of all of them together")
 
 
 def _version() -> str:
@@ -64,4 +64,4 @@ async def info(request: Request) -> PolicyInfo:
 async def adapters(request: Request) -> LoadedAdapters:
     """Adapters in memory."""
     engine = request.app.state.runtime.worker()
-    return LoadedAdapters(adapters=engine.adapters, kept=request.app.state.settings.adapters_kept)
+    return LoadedAdapters(adapters=engine.adapters, max_mib=request.app.state.settings.adapter_memory_mib)

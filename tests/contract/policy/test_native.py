@@ -221,13 +221,13 @@ def test_info_names_model_and_limits(client: TestClient) -> None:
 def test_metrics_count_tokens(client: TestClient) -> None:
     def total() -> float:
         lines = client.get("/metrics").text.splitlines()
-        return float(next(line for line in lines if line.startswith("rlhf_policy_tokens_total ")).split()[1])
+        return float(next(line for line in lines if line.startswith("tgi_request_generated_tokens_sum ")).split()[1])
 
     before = total()
     ask(client, sampling={"min_new_tokens": 6, "n": 3})
     assert total() - before == 18
     text = client.get("/metrics").text
-    assert all(name in text for name in ("batch_rows_bucket", "queue_requests", "adapters_loaded"))
+    assert all(name in text for name in ("tgi_batch_current_size", "tgi_queue_size", "adapters_loaded"))
 
 
 def test_openapi_documents_both_bodies(client: TestClient) -> None:

@@ -88,7 +88,7 @@ def request(tokens: int, **sampling: object) -> GenerateRequest:
 
 def wait_for_a_batch(client: httpx.Client) -> None:
     """Returns once the engine computes."""
-    while "rlhf_policy_batch_rows_count 0.0" in client.get("/metrics").text:
+    while "tgi_batch_current_size 0.0" in client.get("/metrics").text:
         time.sleep(0.01)
 
 

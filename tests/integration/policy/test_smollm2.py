@@ -7,35 +7,51 @@ import pytest
 import torch
 
 from rlhf.lm.chat import encode_prompt
-from rlhf.lm.loading import load_language_model
-from services.policy.engine.decoding import check_cache
-from services.policy.engine.linears import install_linears
+from rlhf.lm.loading import LanguageModel, load_language_model
 from services.policy.engine.stops import decode_text
-from tests.unit.policy.generating import generate
+from tests.unit.policy.generating import Served, generate, serve
 
-QUESTIONS = ["What is the capital of France?", "Hi!", "Name two fruits and say what colour each of them has."]
+QUESTIONS = [
+    "What is the capital of France?",
+    "Hi!",
+    "Name two fruits and say what colour each of them has.",
+    "Count from one to ten.",
+    "Why is the sky blue? Answer in one sentence.",
+]
+PENALTIES = {"repetition_penalty": 1.2, "no_repeat_ngram_size": 3}
+
+
+@pytest.fixture(scope="module")
+def untouched(smollm2: Path) -> LanguageModel:
+    return load_language_model(str(smollm2))
+
+
+@pytest.fixture(scope="module")
+def served(smollm2: Path) -> Served:
+    return serve(load_language_model(str(smollm2)))
 
 
 @pytest.mark.smollm2
-def test_greedy_equals_transformers(smollm2: Path, caplog: pytest.LogCaptureFixture) -> None:
-    base = load_language_model(str(smollm2))
-    prompts = [encode_prompt(base.tokenizer, question) for question in QUESTIONS]
+@pytest.mark.parametrize("settings", [{}, PENALTIES], ids=["plain", "penalties"])
+@pytest.mark.parametrize("together", [1, 5])
+def test_greedy_equals_transformers(
+    untouched: LanguageModel, served: Served, settings: dict, together: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    prompts = [encode_prompt(untouched.tokenizer, question) for question in QUESTIONS[:together]]
     wanted = []
     for prompt in prompts:
         ids = torch.tensor([prompt])
         with torch.inference_mode():
-            output = base.model.generate(
+            output = untouched.model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 do_sample=False,
-                max_new_tokens=16,
-                repetition_penalty=1.1,
-                pad_token_id=base.tokenizer.pad_token_id,
+                max_new_tokens=24,
+                pad_token_id=untouched.tokenizer.pad_token_id,
+                **settings,
             )
         wanted.append(output[0, len(prompt) :].tolist())
-    install_linears(base.model, packed=True)
-    check_cache(base.model)
-    rows = generate(base, prompts, temperature=0.0, repetition_penalty=1.1)
+    rows = generate(served, prompts, temperature=0.0, max_new_tokens=24, **settings)
     assert [row.token_ids for row in rows] == wanted
-    assert "Paris" in decode_text(base.tokenizer, rows[0].token_ids)
+    assert "Paris" in decode_text(served.base.tokenizer, rows[0].token_ids)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

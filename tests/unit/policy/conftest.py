@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from rlhf.lm.loading import LanguageModel, load_language_model
-from services.policy.engine.linears import install_linears
 from tests.tiny_models import save_tiny_gpt_neo, save_tiny_llama
+from tests.unit.policy.generating import Served, serve
 
 
 @pytest.fixture(scope="session")
@@ -28,10 +28,8 @@ def untouched(folders: dict[str, Path], family: str) -> LanguageModel:
 
 
 @pytest.fixture(scope="session")
-def served(folders: dict[str, Path], family: str) -> LanguageModel:
-    base = load_language_model(str(folders[family]))
-    install_linears(base.model, packed=True)
-    return base
+def served(folders: dict[str, Path], family: str) -> Served:
+    return serve(load_language_model(str(folders[family])))
 
 
 @pytest.fixture

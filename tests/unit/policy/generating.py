@@ -1,43 +1,79 @@
-"""Rows from plain arguments, and what the model was asked to compute for them."""
+"""Rows from plain arguments, generated without the engine's thread, and what the model was asked to compute."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
 
 from rlhf.contracts.policy import SamplingParams
 from rlhf.lm.loading import LanguageModel
-from services.policy.engine.decoding import decode
+from services.policy.engine.batch import Batch
+from services.policy.engine.forward import Forward, build_forward
+from services.policy.engine.linears import Place
+from services.policy.engine.prefill import Prefill
 from services.policy.engine.requests import Limits, build_request
 from services.policy.engine.rows import Extras, Row
 
 PROMPTS = [[5, 9, 77, 130, 9], [200], [33, 34, 35, 36, 37, 38, 39, 40, 33, 34, 35], [5, 9, 12]]
 
 
-def make_rows(base: LanguageModel, prompts: list[list[int]], **sampling: Any) -> list[Row]:
+@dataclass(frozen=True)
+class Served:
+    """A model as the engine serves it."""
+
+    base: LanguageModel
+    forward: Forward
+    places: dict[str, Place]
+
+
+def serve(base: LanguageModel, *, packed: bool = True) -> Served:
+    return Served(base, *build_forward(base, packed=packed))
+
+
+def make_rows(base: LanguageModel, prompts: list[list[int]], extras: Extras = Extras(), **sampling: Any) -> list[Row]:  # noqa: B008
     settings = SamplingParams(**{"max_new_tokens": 16, "temperature": 1.0, "seed": 7, **sampling})
-    return build_request(base, prompts, settings, None, Limits(), Extras()).rows
+    return build_request(base, prompts, settings, None, Limits(), extras).rows
 
 
-def generate(base: LanguageModel, prompts: list[list[int]], **sampling: Any) -> list[Row]:
-    rows = make_rows(base, prompts, **sampling)
-    decode(base, rows)
+def prefilled(served: Served, rows: list[Row], tokens: int = 4096) -> Prefill:
+    prefill = Prefill(served.forward, rows)
+    while not prefill.done:
+        prefill.advance(tokens)
+    return prefill
+
+
+def decode(served: Served, rows: list[Row]) -> None:
+    """All rows begin together and go on to their ends."""
+    batch = Batch(served.forward, served.base.eos_ids)
+    batch.join(prefilled(served, rows))
+    while batch.rows:
+        batch.step()
+
+
+def generate(served: Served, prompts: list[list[int]], extras: Extras = Extras(), **sampling: Any) -> list[Row]:  # noqa: B008
+    rows = make_rows(served.base, prompts, extras, **sampling)
+    decode(served, rows)
     return rows
 
 
 @contextmanager
-def forward_shapes(model: nn.Module) -> Iterator[list[tuple[int, int]]]:
-    """The shapes of `input_ids` of every forward pass."""
+def forward_shapes(forward: Forward) -> Iterator[list[tuple[int, int]]]:
+    """The shapes of the token ids of every forward pass."""
     shapes: list[tuple[int, int]] = []
-    hook = model.register_forward_pre_hook(
-        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
-    )
+    plain = type(forward).last
+
+    def noted(ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        shapes.append((ids.shape[0], ids.shape[1]))
+        return plain(forward, ids, *rest)
+
+    forward.last = noted  # type: ignore[method-assign]
     try:
         yield shapes
     finally:
-        hook.remove()
+        del forward.last
 
 
 def abandoned() -> threading.Event:

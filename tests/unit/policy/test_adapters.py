@@ -1,6 +1,7 @@
 """Adapters made by peft, served merged: right weights, the base untouched, failures that leave the engine as it was."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,16 @@ from safetensors.torch import load_file, save_file
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.errors import Conflict, NotFound
 from rlhf.lm.loading import LanguageModel, load_language_model
-from services.policy.engine.adapters import AdapterLibrary, lora_scale
-from services.policy.engine.linears import PackedLinear, install_linears
+from services.policy.engine.adapter_files import lora_scale
+from services.policy.engine.adapters import AdapterLibrary
+from services.policy.engine.linears import PackedLinear
 from tests.tiny_models import save_tiny_llama
+from tests.unit.policy.generating import make_rows, prefilled, serve
 from tests.unit.policy.publishing import peft_logits, publish, republish
 
 IDS = [5, 9, 77, 130, 9]
+SIZE_MIB = 4 * 64 * 32 * 4 / 2**20
+"""Merged weights of one adapter: 4 layers, whose query, key and value rows (32 + 16 + 16) are one matrix over 32."""
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 """(W + BA)x and Wx + B(Ax) round differently in float32."""
@@ -26,13 +31,30 @@ def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(tmp_path / "store")
 
 
-def logits(base: LanguageModel) -> torch.Tensor:
-    with torch.inference_mode():
-        return base.model(input_ids=torch.tensor([IDS])).logits[0, -1]
+class Library:
+    """An adapter library whose adapters are waited for and computed with at once."""
 
+    def __init__(self, base: LanguageModel, store: ArtifactStore, *, mib: float = 64, packed: bool = True) -> None:
+        self.served = serve(base, packed=packed)
+        self.library = AdapterLibrary(store, self.served.places, int(mib * 2**20))
+        self._acquired: str | None = None
 
-def library_of(base: LanguageModel, store: ArtifactStore, *, kept: int = 2, packed: bool = True) -> AdapterLibrary:
-    return AdapterLibrary(store, install_linears(base.model, packed=packed), kept)
+    def activate(self, ref: str | None) -> None:
+        deadline = time.monotonic() + 60
+        while (state := self.library.state(ref)) in ("loading", "full"):
+            if state == "full":
+                self.activate(None)
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        if (failure := self.library.take_failure(ref)) is not None:
+            raise failure
+        assert self.library.acquire(ref)
+        self.library.activate(ref)
+        self.library.release(self._acquired)
+        self._acquired = ref
+
+    def logits(self) -> torch.Tensor:
+        return prefilled(self.served, make_rows(self.served.base, [IDS])).logits[0]
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -50,59 +72,80 @@ def test_an_adapter_computes_as_in_peft(
     folders: dict[str, Path], family: str, store: ArtifactStore, settings: dict, packed: bool
 ) -> None:
     base = load_language_model(str(folders[family]))
-    library = library_of(base, store, packed=packed)
-    plain = logits(base)
+    library = Library(base, store, packed=packed)
+    plain = library.logits()
     library.activate(publish(store, folders[family], "job", 1, **settings))
-    adapted = logits(base)
+    adapted = library.logits()
     expected = peft_logits(folders[family], store.resolve("adapters", "job@1"), IDS)
     torch.testing.assert_close(adapted, expected, **CLOSE)
     assert (adapted - plain).abs().max() > 0.1, "the adapter changes something"
     library.activate(None)
-    assert torch.equal(logits(base), plain), "the base model comes back bit for bit"
+    assert torch.equal(library.logits(), plain), "the base model comes back bit for bit"
 
 
 def test_this_machine_packs(llama: LanguageModel) -> None:
     """Otherwise half of these tests would test the other half."""
     if torch.backends.mkldnn.is_available():
-        assert all(type(layer) is PackedLinear for layer in install_linears(llama.model, packed=True).values())
+        assert all(type(place.linear) is PackedLinear for place in serve(llama).places.values())
 
 
 def test_versions_are_never_mixed(folders: dict[str, Path], llama: LanguageModel, store: ArtifactStore) -> None:
-    library = library_of(llama, store, kept=1)
+    library = Library(llama, store, mib=SIZE_MIB)
     refs = [publish(store, folders["llama"], "job", version, seed=version) for version in (1, 2)]
     wanted = {ref: peft_logits(folders["llama"], store.resolve("adapters", ref), IDS) for ref in refs}
-    plain = logits(llama)
+    plain = library.logits()
     for ref in [refs[0], refs[1], None, refs[1], refs[0], None, refs[0], refs[0]]:
         library.activate(ref)
         if ref is None:
-            assert torch.equal(logits(llama), plain)
+            assert torch.equal(library.logits(), plain)
         else:
-            torch.testing.assert_close(logits(llama), wanted[ref], **CLOSE)
+            torch.testing.assert_close(library.logits(), wanted[ref], **CLOSE)
 
 
 def test_adapters_of_different_layers_do_not_leak(
     folders: dict[str, Path], llama: LanguageModel, store: ArtifactStore
 ) -> None:
-    library = library_of(llama, store)
+    library = Library(llama, store)
     library.activate(publish(store, folders["llama"], "low", 1, layers_to_transform=[0], target_modules=["up_proj"]))
     library.activate(publish(store, folders["llama"], "top", 1, layers_to_transform=[3], target_modules=["q_proj"]))
     expected = peft_logits(folders["llama"], store.resolve("adapters", "top@1"), IDS)
-    torch.testing.assert_close(logits(llama), expected, **CLOSE)
+    torch.testing.assert_close(library.logits(), expected, **CLOSE)
 
 
 def test_the_least_recently_used_goes_first(
     folders: dict[str, Path], llama: LanguageModel, store: ArtifactStore
 ) -> None:
-    library = library_of(llama, store, kept=2)
+    library = Library(llama, store, mib=2 * SIZE_MIB)
     for version in (1, 2, 3):
         publish(store, folders["llama"], "job", version)
     for ref in ("job@1", "job@2", "job@1", "job@3"):
         library.activate(ref)
-    assert library.loaded == ("job@1", "job@3")
+    assert library.library.loaded == ["job@1", "job@3"]
+
+
+def test_memory_in_use_is_not_exceeded(folders: dict[str, Path], llama: LanguageModel, store: ArtifactStore) -> None:
+    library = Library(llama, store, mib=1.5 * SIZE_MIB)
+    first, second = (publish(store, folders["llama"], "job", version) for version in (1, 2))
+    library.activate(first)
+    assert library.library.state(second) == "full"
+    library.activate(None)  # releases the first
+    assert library.library.state(second) == "loading"
+    library.activate(second)
+    assert library.library.loaded == [second]
+
+
+def test_a_failure_is_told_once_and_the_next_request_tries_again(
+    folders: dict[str, Path], llama: LanguageModel, store: ArtifactStore
+) -> None:
+    library = Library(llama, store)
+    with pytest.raises(NotFound):
+        library.activate("job@1")
+    library.activate(publish(store, folders["llama"], "job", 1))
+    assert library.library.loaded == ["job@1"]
 
 
 def test_unknown_adapters_are_not_found(llama: LanguageModel, store: ArtifactStore, folders: dict[str, Path]) -> None:
-    library = library_of(llama, store)
+    library = Library(llama, store)
     with pytest.raises(NotFound, match="nothing is named nobody"):
         library.activate("nobody@1")
     publish(store, folders["llama"], "job", 4)
@@ -113,9 +156,9 @@ def test_unknown_adapters_are_not_found(llama: LanguageModel, store: ArtifactSto
 def test_corruption_is_refused_and_the_engine_stays_as_it_was(
     folders: dict[str, Path], llama: LanguageModel, store: ArtifactStore
 ) -> None:
-    library = library_of(llama, store)
+    library = Library(llama, store)
     library.activate(publish(store, folders["llama"], "job", 1))
-    before = logits(llama)
+    before = library.logits()
     publish(store, folders["llama"], "job", 2, seed=2)
     weights = store.root / "adapters/job/2/adapter_model.safetensors"
     content = bytearray(weights.read_bytes())
@@ -123,8 +166,8 @@ def test_corruption_is_refused_and_the_engine_stays_as_it_was(
     weights.write_bytes(content)
     with pytest.raises(Conflict, match="corrupt"):
         library.activate("job@2")
-    assert torch.equal(logits(llama), before)
-    assert library.loaded == ("job@1",)
+    assert torch.equal(library.logits(), before)
+    assert library.library.loaded == ["job@1"]
 
 
 def change_config(folder: Path, **settings: object) -> None:
@@ -161,21 +204,21 @@ def test_adapters_that_cannot_be_served_say_why(
     folders: dict[str, Path], llama: LanguageModel, store: ArtifactStore, name: str
 ) -> None:
     break_it, reason = BREAKAGES[name]
-    library = library_of(llama, store)
+    library = Library(llama, store)
     publish(store, folders["llama"], "job", 1)
     folder = store.root / "adapters/job/1"
     break_it(folder)
     republish(folder)
     with pytest.raises(Conflict, match=reason):
         library.activate("job@1")
-    assert library.loaded == ()
+    assert library.library.loaded == []
 
 
 def test_an_adapter_of_a_deeper_model_is_refused(tmp_path: Path, llama: LanguageModel, store: ArtifactStore) -> None:
     (tmp_path / "deep").mkdir()
     publish(store, save_tiny_llama(tmp_path / "deep", layers=6), "job", 1)
     with pytest.raises(Conflict, match=r"model\.layers\.[45].* which this model does not have"):
-        library_of(llama, store).activate("job@1")
+        Library(llama, store).activate("job@1")
 
 
 def test_scale_is_alpha_over_rank_or_its_root() -> None:
