@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import repeat
+
 import torch
 from torch import Tensor
 
@@ -48,8 +51,9 @@ class Batch:
     def step(self) -> None:
         """Chooses every row's next token, lets finished rows go, and computes the next logits. There is a row."""
         choice = choose(self._logits, self.rows, self._settings, self._history, self._eos)
+        models: Iterable[float | None] = repeat(None, len(self.rows)) if choice.model is None else choice.model
         for row, token, behavior, model, top in zip(
-            self.rows, choice.tokens, choice.behavior, choice.model, choice.top, strict=True
+            self.rows, choice.tokens, choice.behavior, models, choice.top, strict=True
         ):
             if behavior != behavior:  # NaN
                 row.failure = GenerationFailed(describe_failure(row))

@@ -15,11 +15,18 @@ from services.policy.engine.sampling import draw, keep_min_p, keep_top_k, keep_t
 
 @dataclass(frozen=True)
 class Choice:
-    """One entry a row. A row without any allowed token, or with logits that are not numbers, has behavior NaN."""
+    """One entry a row. A row without any allowed token, or with logits that are not numbers, has behavior NaN.
+
+    Attributes:
+        tokens: chosen.
+        behavior: log-probability of each under the distribution sampled from.
+        model: the same under the plain model at this temperature; None when no row asks for it.
+        top: the most likely tokens with their log-probabilities, for rows that ask for them.
+    """
 
     tokens: list[int]
     behavior: list[float]
-    model: list[float]
+    model: list[float] | None
     top: list[list[tuple[int, float]]]
 
 
@@ -32,37 +39,41 @@ def choose(logits: Tensor, rows: list[Row], settings: RowSettings, history: Hist
         settings: of the rows.
         history: of the rows.
         eos: [E] token ids.
-
-    Returns:
-        Tokens, their log-probabilities under the distribution sampled from and under the plain model at this
-        temperature, and the most likely tokens of the rows that ask for them.
     """
     uniforms = torch.tensor([row.uniforms.next() for row in rows], device=logits.device)
-    penalised = _penalise(logits, rows, settings, history, eos)
-    plain = logits if settings.plain_temperature else logits / settings.temperature[:, None]
-    if penalised is logits:
-        scores = plain
-    else:
-        scores = penalised if settings.plain_temperature else penalised / settings.temperature[:, None]
-    scores = _filter(scores, settings)
+    early = [row.sampling.min_new_tokens > len(row.token_ids) for row in rows]
+    scores = logits
+    if settings.penalised or any(early):
+        scores = _penalise(logits.clone(), settings, history)
+        if any(early):
+            scores = ban_tokens(scores, torch.tensor(early, device=logits.device), eos)
+    if settings.tempered:
+        scores = scores / settings.temperature[:, None]
+    unfiltered, scores = scores, _filter(scores, settings)
     tokens, behavior = draw(scores, uniforms, settings.greedy)
-    model = behavior if scores is plain else plain.gather(1, tokens[:, None])[:, 0] - plain.logsumexp(-1)
-    return Choice(tokens.tolist(), behavior.tolist(), model.tolist(), _likeliest(scores, rows))
+    if not any(row.extras.model_logprobs for row in rows):
+        model = None
+    elif scores is unfiltered and not settings.penalised and not any(early):
+        model = behavior
+    else:
+        plain = logits / settings.temperature[:, None] if settings.tempered else logits
+        model = plain.gather(1, tokens[:, None])[:, 0] - plain.logsumexp(-1)
+    return Choice(
+        tokens.tolist(), behavior.tolist(), None if model is None else model.tolist(), _likeliest(scores, rows)
+    )
 
 
-def _penalise(logits: Tensor, rows: list[Row], settings: RowSettings, history: History, eos: Tensor) -> Tensor:
+def _penalise(scores: Tensor, settings: RowSettings, history: History) -> Tensor:
+    """Args: scores, [B, V], changed."""
     if settings.repetition_used:
-        logits = penalise_repetition(logits, history.ids, settings.repetition_penalty)
+        scores = penalise_repetition(scores, history.ids, settings.repetition_penalty)
     if settings.counts_used:
-        logits = penalise_counts(
-            logits, history.ids, history.starts, settings.frequency_penalty, settings.presence_penalty
+        scores = penalise_counts(
+            scores, history.ids, history.starts, settings.frequency_penalty, settings.presence_penalty
         )
     if settings.ngram_used:
-        logits = ban_repeated_ngrams(logits, history.ids, history.starts, settings.ngram)
-    early = [row.sampling.min_new_tokens > len(row.token_ids) for row in rows]
-    if any(early):
-        logits = ban_tokens(logits, torch.tensor(early, device=logits.device), eos)
-    return logits
+        scores = ban_repeated_ngrams(scores, history.ids, history.starts, settings.ngram)
+    return scores
 
 
 def _filter(scores: Tensor, settings: RowSettings) -> Tensor:

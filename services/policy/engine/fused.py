@@ -61,6 +61,7 @@ class FusedForward:
         self._groups = int(config.num_attention_heads) // self._heads
         self._scale = float(decoder.layers[0].self_attn.scaling)
         self._epsilon = float(config.rms_norm_eps)
+        self._root_epsilon = torch.tensor(self._epsilon**0.5)
         self._rotary = decoder.rotary_emb
         self._layers = [_take_over(layer, factory) for layer in decoder.layers]
         self._head = factory.join(model.get_output_embeddings())
@@ -84,15 +85,24 @@ class FusedForward:
         half = self._size // 2
         sin = torch.cat([-sin[..., :half], sin[..., half:]], -1)
         bias = attention_bias(mask, ids.shape[1], hidden.dtype)
+        # One new token for each of several rows, on a CPU: plain products read keys and values fastest.
+        flat = None
+        if len(ids) > 1 and ids.shape[1] == 1 and bias.device.type == "cpu":
+            flat = bias.expand(-1, self._heads, -1, -1).flatten(0, 1)
         for index, layer in enumerate(self._layers):
-            attended = self._attend(layer, self._norms(hidden, layer.input_norm), cos, sin, bias, index, cache)
+            attended = self._attend(layer, self._norms(hidden, layer.input_norm), cos, sin, bias, flat, index, cache)
             hidden = hidden.add_(layer.output(attended))
             gate, up = layer.gate_up(self._norms(hidden, layer.mlp_norm)).chunk(2, -1)
             hidden = hidden.add_(layer.down(F.silu(gate).mul_(up)))
         return hidden
 
     def _norms(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), weight, self._epsilon)
+        """Root mean square norm over the last dimension: x / √(mean x² + ε) · weight."""
+        if x.device.type != "cpu" or x.dtype != torch.float32:
+            return F.rms_norm(x, (x.shape[-1],), weight, self._epsilon)
+        # torch has no kernel for it on CPUs; this takes half as many passes as its own composition.
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).div_(x.shape[-1] ** 0.5)
+        return x.div(length.hypot_(self._root_epsilon)).mul_(weight)
 
     def _attend(
         self,
@@ -100,7 +110,8 @@ class FusedForward:
         x: Tensor,
         cos: Tensor,
         sin: Tensor,
-        bias: Tensor | None,
+        bias: Tensor,
+        flat: Tensor | None,
         index: int,
         cache: SlotCache,
     ) -> Tensor:
@@ -116,18 +127,19 @@ class FusedForward:
         turned = torch.addcmul(turned * cos, torch.cat([second, first], -1), sin)
         queries, keys = turned.split_with_sizes([heads * groups, heads], 2)
         all_keys, all_values = cache.layers[index].update(keys.transpose(1, 2), values.transpose(1, 2))
-        # The G queries of a key head stand one after another, as if they were G·T columns that attend to it.
-        queries = queries.view(rows, columns, heads, groups, size).permute(0, 2, 3, 1, 4)
-        queries = queries.reshape(rows, heads, groups * columns, size)
-        if bias is not None and columns > 1:
-            bias = bias.repeat(1, 1, groups, 1)
-        out = F.scaled_dot_product_attention(queries, all_keys, all_values, attn_mask=bias, scale=self._scale)
-        out = out.view(rows, heads, groups, columns, size).permute(0, 3, 1, 2, 4)
-        return out.reshape(rows, columns, heads * groups * size)
+        if flat is not None:
+            # The G queries of a key head are so many rows of one product.
+            grouped = queries.reshape(rows * heads, groups, size)
+            scores = torch.baddbmm(flat, grouped, all_keys.flatten(0, 1).transpose(1, 2), alpha=self._scale)
+            return torch.bmm(scores.softmax(-1), all_values.flatten(0, 1)).view(rows, 1, -1)
+        out = F.scaled_dot_product_attention(
+            queries.transpose(1, 2), all_keys, all_values, attn_mask=bias, scale=self._scale, enable_gqa=True
+        )
+        return out.transpose(1, 2).reshape(rows, columns, -1)
 
 
-def attention_bias(mask: Tensor, columns: int, dtype: torch.dtype) -> Tensor | None:
-    """What is added to attention scores, or None when the new columns may see everything.
+def attention_bias(mask: Tensor, columns: int, dtype: torch.dtype) -> Tensor:
+    """What is added to attention scores.
 
     Args:
         mask: [B, L] bool, what each row may see of all columns; the last `columns` are new.
@@ -139,8 +151,6 @@ def attention_bias(mask: Tensor, columns: int, dtype: torch.dtype) -> Tensor | N
         nothing must not become NaN.
     """
     length = mask.shape[1]
-    if columns == 1 and bool(mask.all()):
-        return None
     seen = mask[:, None, None, :]
     if columns > 1:
         seen = seen & mask.new_ones(columns, length).tril(length - columns)

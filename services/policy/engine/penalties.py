@@ -1,4 +1,4 @@
-"""Penalties and bans on tokens: pure functions over a batch. They cover prompt and response, as TGI's do.
+"""Penalties and bans on tokens, written into a batch of logits. They cover prompt and response, as TGI's do.
 
 `ids` [B, L] holds prompt and response of each row, padded on the left up to `start` [B]; pads never count.
 """
@@ -18,11 +18,11 @@ def penalise_repetition(logits: Tensor, ids: Tensor, penalty: Tensor) -> Tensor:
         penalty: [B]; 1 changes nothing.
 
     Returns:
-        [B, V], a new tensor.
+        The logits, changed.
     """
     seen = logits.gather(1, ids)
     factor = penalty[:, None].to(logits.dtype)
-    return logits.scatter(1, ids, torch.where(seen > 0, seen / factor, seen * factor))
+    return logits.scatter_(1, ids, torch.where(seen > 0, seen / factor, seen * factor))
 
 
 def penalise_counts(logits: Tensor, ids: Tensor, start: Tensor, frequency: Tensor, presence: Tensor) -> Tensor:
@@ -36,11 +36,13 @@ def penalise_counts(logits: Tensor, ids: Tensor, start: Tensor, frequency: Tenso
         presence: [B]; 0 changes nothing.
 
     Returns:
-        [B, V], a new tensor.
+        The logits, changed.
     """
     real = torch.arange(ids.shape[1], device=ids.device) >= start[:, None]
     counts = torch.zeros_like(logits).scatter_add_(1, ids, real.to(logits.dtype))
-    return logits - frequency[:, None] * counts - presence[:, None] * (counts > 0)
+    said = counts.gather(1, ids)
+    lowered = logits.gather(1, ids) - frequency[:, None] * said - presence[:, None] * (said > 0)
+    return logits.scatter_(1, ids, lowered)
 
 
 def ban_repeated_ngrams(logits: Tensor, ids: Tensor, start: Tensor, size: Tensor) -> Tensor:
@@ -53,9 +55,8 @@ def ban_repeated_ngrams(logits: Tensor, ids: Tensor, start: Tensor, size: Tensor
         size: [B] n of each row; 0 bans nothing.
 
     Returns:
-        [B, V], a new tensor.
+        The logits, changed.
     """
-    banned = torch.zeros_like(logits, dtype=torch.bool)
     length = ids.shape[1]
     for n in set(size.tolist()):
         if n == 0 or n > length:
@@ -68,8 +69,8 @@ def ban_repeated_ngrams(logits: Tensor, ids: Tensor, start: Tensor, size: Tensor
         same = (windows[:, :, : n - 1] == recent[:, None]).all(-1)
         same &= torch.arange(windows.shape[1], device=ids.device) >= start[rows, None]
         row, window = same.nonzero(as_tuple=True)
-        banned[rows[row], windows[row, window, -1]] = True
-    return logits.masked_fill(banned, -torch.inf)
+        logits[rows[row], windows[row, window, -1]] = -torch.inf
+    return logits
 
 
 def ban_tokens(logits: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
@@ -81,8 +82,7 @@ def ban_tokens(logits: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
         tokens: [E] token ids, which.
 
     Returns:
-        [B, V], a new tensor.
+        The logits, changed.
     """
-    banned = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
-    banned[tokens] = True
-    return logits.masked_fill(rows[:, None] & banned, -torch.inf)
+    logits[rows.nonzero(), tokens] = -torch.inf
+    return logits

@@ -44,8 +44,10 @@ class Extras:
     Attributes:
         top_logprobs: so many of the most likely tokens at each step, with their log-probabilities.
         prompt_logprobs: the log-probability of each prompt token after the first, under the plain model.
+        model_logprobs: the log-probability of each token under the plain model, penalties and filters left out.
     """
 
+    model_logprobs: bool = False
     top_logprobs: int = 0
     prompt_logprobs: bool = False
 
@@ -65,7 +67,7 @@ class Row:
         extras: what its request wants to know besides.
         token_ids: the response so far, EOS included.
         behavior_logprobs: of each token under the distribution sampled from.
-        model_logprobs: of each token under the plain model at this temperature.
+        model_logprobs: of each token under the plain model at this temperature; empty unless extras ask for them.
         top_logprobs: of each token, the most likely ones under the distribution sampled from, best first; empty
             unless extras ask for them.
         prompt_logprobs: one for each prompt token but the first, at temperature 1; None unless extras ask for them.
@@ -98,10 +100,11 @@ class Row:
             )
         return self.finish_reason
 
-    def add(self, token: int, behavior: float, model: float, eos_ids: frozenset[int]) -> None:
+    def add(self, token: int, behavior: float, model: float | None, eos_ids: frozenset[int]) -> None:
         """Takes the next token and decides whether the response ends with it."""
         self.behavior_logprobs.append(behavior)
-        self.model_logprobs.append(model)
+        if model is not None and self.extras.model_logprobs:
+            self.model_logprobs.append(model)
         # Last: who sees the token in another thread finds the rest of it there.
         self.token_ids.append(token)
         if token in eos_ids:
@@ -127,8 +130,8 @@ class RowSettings:
         presence_penalty: [B] float32; 0 is off.
         repetition_penalty: [B] float32; 1 is off.
         ngram: [B] int64; 0 is off.
-        plain_temperature: whether every temperature is 1; the others whether any row uses the setting. Known here once,
-            since asking a tensor waits for the device.
+        tempered: whether any temperature is not 1; penalised, whether any penalty or n-gram ban is on; the others,
+            whether any row uses the setting. Known here once, since asking a tensor waits for the device.
     """
 
     temperature: Tensor
@@ -141,7 +144,8 @@ class RowSettings:
     presence_penalty: Tensor
     repetition_penalty: Tensor
     ngram: Tensor
-    plain_temperature: bool
+    tempered: bool
+    penalised: bool
     top_k_used: bool
     top_p_used: bool
     min_p_used: bool
@@ -155,6 +159,10 @@ class RowSettings:
         """The settings of these rows."""
         all_settings = [row.sampling for row in rows]
         greedy = torch.tensor([s.temperature == 0 for s in all_settings], device=device)
+
+        repetition = any(s.repetition_penalty != 1 for s in all_settings)
+        counts = any(s.frequency_penalty != 0 or s.presence_penalty != 0 for s in all_settings)
+        ngram = any(s.no_repeat_ngram_size > 0 for s in all_settings)
 
         def column(name: str, dtype: torch.dtype) -> Tensor:
             return torch.tensor([getattr(s, name) for s in all_settings], dtype=dtype, device=device)
@@ -170,12 +178,13 @@ class RowSettings:
             presence_penalty=column("presence_penalty", torch.float32),
             repetition_penalty=column("repetition_penalty", torch.float32),
             ngram=column("no_repeat_ngram_size", torch.int64),
-            plain_temperature=all(s.temperature in (0.0, 1.0) for s in all_settings),
+            tempered=any(s.temperature not in (0.0, 1.0) for s in all_settings),
+            penalised=repetition or counts or ngram,
             top_k_used=any(s.top_k > 0 for s in all_settings),
             top_p_used=any(s.top_p < 1 for s in all_settings),
             min_p_used=any(s.min_p > 0 for s in all_settings),
             typical_used=any(s.typical_p < 1 for s in all_settings),
-            counts_used=any(s.frequency_penalty != 0 or s.presence_penalty != 0 for s in all_settings),
-            repetition_used=any(s.repetition_penalty != 1 for s in all_settings),
-            ngram_used=any(s.no_repeat_ngram_size > 0 for s in all_settings),
+            counts_used=counts,
+            repetition_used=repetition,
+            ngram_used=ngram,
         )

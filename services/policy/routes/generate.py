@@ -23,7 +23,7 @@ from rlhf.lm.chat import encode_prompt
 from rlhf.lm.loading import LanguageModel
 from services.policy.engine.engine import Engine
 from services.policy.engine.requests import EngineRequest
-from services.policy.engine.rows import Row
+from services.policy.engine.rows import Extras, Row
 from services.policy.engine.stops import cut_at_stop, decode_text
 from services.policy.routes import tgi
 from services.policy.routes.waiting import check_text, wait_for_outcome
@@ -76,7 +76,7 @@ def submit_native(engine: Engine, body: GenerateRequest) -> EngineRequest:
     for stop in body.sampling.stop:
         check_text("sampling.stop", stop)
     prompts = [encode_prompt(engine.base.tokenizer, prompt) for prompt in body.prompts]
-    return engine.submit(prompts, body.sampling, body.adapter)
+    return engine.submit(prompts, body.sampling, body.adapter, Extras(model_logprobs=body.returns.logprobs))
 
 
 def submit_tgi(engine: Engine, body: TgiRequest, given: TgiParameters) -> EngineRequest:

@@ -19,6 +19,8 @@ from services.policy.engine.rows import Extras, Row
 
 PROMPTS = [[5, 9, 77, 130, 9], [200], [33, 34, 35, 36, 37, 38, 39, 40, 33, 34, 35], [5, 9, 12]]
 
+REPORTED = Extras(model_logprobs=True)
+
 
 @dataclass(frozen=True)
 class Served:
@@ -33,7 +35,7 @@ def serve(base: LanguageModel, *, packed: bool = True) -> Served:
     return Served(base, *build_forward(base, packed=packed))
 
 
-def make_rows(base: LanguageModel, prompts: list[list[int]], extras: Extras = Extras(), **sampling: Any) -> list[Row]:  # noqa: B008
+def make_rows(base: LanguageModel, prompts: list[list[int]], extras: Extras = REPORTED, **sampling: Any) -> list[Row]:
     settings = SamplingParams(**{"max_new_tokens": 16, "temperature": 1.0, "seed": 7, **sampling})
     return build_request(base, prompts, settings, None, Limits(), extras).rows
 
@@ -53,7 +55,7 @@ def decode(served: Served, rows: list[Row]) -> None:
         batch.step()
 
 
-def generate(served: Served, prompts: list[list[int]], extras: Extras = Extras(), **sampling: Any) -> list[Row]:  # noqa: B008
+def generate(served: Served, prompts: list[list[int]], extras: Extras = REPORTED, **sampling: Any) -> list[Row]:
     rows = make_rows(served.base, prompts, extras, **sampling)
     decode(served, rows)
     return rows

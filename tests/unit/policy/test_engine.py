@@ -17,7 +17,7 @@ from services.policy.engine.batch import Batch
 from services.policy.engine.engine import Engine
 from services.policy.engine.requests import Limits
 from services.policy.engine.rows import Row
-from tests.unit.policy.generating import PROMPTS, Served, forward_shapes, generate, serve
+from tests.unit.policy.generating import PROMPTS, REPORTED, Served, forward_shapes, generate, serve
 from tests.unit.policy.publishing import publish
 
 FOUR = SamplingParams(max_new_tokens=4, min_new_tokens=4, seed=1)
@@ -141,7 +141,7 @@ def test_requests_for_base_and_adapter_are_not_mixed(
     ref = publish(store, folders["llama"], "job", 1)
     plain = alone(engine, PROMPTS[0], max_new_tokens=4, min_new_tokens=4, seed=1)
     refs = [None, ref, None, ref]
-    requests = [engine.submit([PROMPTS[0]], FOUR, adapter) for adapter in refs]
+    requests = [engine.submit([PROMPTS[0]], FOUR, adapter, REPORTED) for adapter in refs]
     engine.start()
     rows = [request.outcome.result(300).rows[0] for request in requests]
     assert rows[0].model_logprobs == rows[2].model_logprobs == pytest.approx(plain.model_logprobs, abs=1e-5)
