@@ -1,8 +1,8 @@
-"""Bodies of the policy service's OpenAI dialect: completions, chat completions, models. Not its streams."""
+"""Bodies of the policy service's OpenAI dialect: completions, chat completions, their streams, models."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,12 @@ from rlhf.contracts.base import Contract, Message
 
 StopTexts = str | Annotated[list[str], Field(max_length=4)]
 FinishWord = Literal["stop", "length"]
+
+
+class StreamOptions(Contract):
+    """`stream_options`."""
+
+    include_usage: bool = Field(False, description="one more event at the end, without choices, has the usage")
 
 
 class OpenAiSampling(Contract):
@@ -24,7 +30,8 @@ class OpenAiSampling(Contract):
     stop: StopTexts | None = Field(None, description="at most 4 texts that end a response")
     frequency_penalty: float = Field(0.0, ge=-2, le=2, description="counts tokens of prompt and response")
     presence_penalty: float = Field(0.0, ge=-2, le=2, description="as frequency_penalty")
-    stream: bool = Field(False, description="must be false: streams are not offered yet")
+    stream: bool = Field(False, description="server-sent events, ended by `data: [DONE]`")
+    stream_options: StreamOptions | None = None
     user: str | None = Field(None, description="taken and not used")
     top_k: int = Field(0, ge=0)
     min_p: float = Field(0.0, ge=0, le=1)
@@ -37,8 +44,8 @@ class OpenAiSampling(Contract):
 class CompletionRequest(OpenAiSampling):
     """`POST /v1/completions`: raw text, without a chat template."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1024)]
-    logprobs: int | None = Field(None, ge=0, le=0, description="0: log-probabilities of the chosen tokens; null: none")
+    prompt: str | list[str] | list[int] | list[list[int]] = Field(description="texts, or token ids")
+    logprobs: int | None = Field(None, ge=0, le=5, description="of chosen tokens, and so many likeliest ones")
 
 
 class TextPart(Contract):
@@ -66,7 +73,7 @@ class ChatRequest(OpenAiSampling):
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     max_completion_tokens: int | None = Field(None, ge=1, description="the newer name of max_tokens")
     logprobs: bool = False
-    top_logprobs: int | None = Field(None, ge=0, le=0, description="alternatives to the chosen tokens: none offered")
+    top_logprobs: int | None = Field(None, ge=0, le=20, description="the likeliest tokens at each step; with logprobs")
 
 
 class Usage(Contract):
@@ -106,13 +113,18 @@ class Completion(Contract):
     usage: Usage
 
 
-class ChatToken(Contract):
-    """One token, with its log-probability under the distribution sampled from."""
+class ChatAlternative(Contract):
+    """A token, with its log-probability under the distribution sampled from."""
 
     token: str
     bytes: list[int]
     logprob: float
-    top_logprobs: list[Any] = Field(default_factory=list, max_length=0)
+
+
+class ChatToken(ChatAlternative):
+    """The token that was chosen."""
+
+    top_logprobs: list[ChatAlternative] = Field(default_factory=list)
 
 
 class ChatLogprobs(Contract):
@@ -146,6 +158,53 @@ class ChatCompletion(Contract):
     model: str
     choices: list[ChatChoice]
     usage: Usage
+
+
+class CompletionChunkChoice(Contract):
+    """What one response has more than before."""
+
+    index: int
+    text: str
+    finish_reason: FinishWord | None = None
+    logprobs: CompletionLogprobs | None = None
+
+
+class CompletionChunk(Contract):
+    """One event of a completion's stream."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChunkChoice]
+    usage: Usage | None = None
+
+
+class ChatDelta(Contract):
+    """What the assistant's turn has more than before."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class ChatChunkChoice(Contract):
+    """What one response has more than before."""
+
+    index: int
+    delta: ChatDelta
+    finish_reason: FinishWord | None = None
+    logprobs: ChatLogprobs | None = None
+
+
+class ChatChunk(Contract):
+    """One event of a chat completion's stream."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: Usage | None = None
 
 
 class ModelCard(Contract):

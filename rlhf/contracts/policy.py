@@ -1,8 +1,8 @@
-"""Bodies of the policy service: the native dialect and TGI's `/generate`."""
+"""Bodies of the policy service's native dialect."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict, Field
 
@@ -91,72 +91,3 @@ class GenerateResponse(Contract):
     policy_version: int = Field(description="the adapter's version; 0 for the base model")
     results: list[Generation]
     timings: GenerateTimings
-
-
-class TgiParameters(Contract):
-    """`parameters` of TGI's GenerateRequest; ranges are TGI's own."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    adapter_id: ArtifactRef | None = None
-    best_of: Annotated[int, Field(ge=1)] | None = None
-    decoder_input_details: bool = False
-    details: bool = False
-    do_sample: bool = False
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    grammar: dict[str, Any] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
-    no_repeat_ngram_size: Annotated[int, Field(ge=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
-    return_full_text: bool | None = None
-    seed: Annotated[int, Field(ge=0)] | None = None
-    stop: list[str] = Field(default_factory=list, max_length=4)
-    temperature: Annotated[float, Field(gt=0)] | None = None
-    top_k: Annotated[int, Field(gt=0)] | None = None
-    top_n_tokens: Annotated[int, Field(ge=0)] | None = None
-    top_p: Annotated[float, Field(gt=0, lt=1)] | None = None
-    truncate: Annotated[int, Field(ge=0)] | None = None
-    typical_p: Annotated[float, Field(gt=0, lt=1)] | None = None
-    watermark: bool = False
-
-
-class TgiRequest(Contract):
-    """`POST /generate`, TGI dialect."""
-
-    inputs: str
-    parameters: TgiParameters | None = None
-    stream: bool = False
-
-
-class TgiToken(Contract):
-    """One token of TGI's details."""
-
-    id: int
-    text: str
-    logprob: float
-    special: bool
-
-
-class TgiPrefillToken(Contract):
-    """One prompt token of TGI's details."""
-
-    id: int
-    text: str
-    logprob: float | None = None
-
-
-class TgiDetails(Contract):
-    """TGI's `details`."""
-
-    finish_reason: FinishReason
-    generated_tokens: int
-    seed: int | None
-    prefill: list[TgiPrefillToken]
-    tokens: list[TgiToken]
-
-
-class TgiResponse(Contract):
-    """TGI's GenerateResponse."""
-
-    generated_text: str
-    details: TgiDetails | None = None

@@ -9,24 +9,22 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import Discriminator, Tag
 
 from rlhf.contracts.base import prompt_messages
-from rlhf.contracts.errors import ErrorBody
+from rlhf.contracts.errors import InvalidInput
 from rlhf.contracts.policy import (
     GenerateRequest,
     GenerateResponse,
     GenerateTimings,
     Generation,
-    TgiParameters,
-    TgiRequest,
-    TgiResponse,
 )
+from rlhf.contracts.tgi import TgiRequest, TgiResponse
 from rlhf.lm.chat import encode_prompt
 from rlhf.lm.loading import LanguageModel
 from services.policy.engine.engine import Engine
 from services.policy.engine.requests import EngineRequest
 from services.policy.engine.rows import Extras, Row
 from services.policy.engine.stops import cut_at_stop, decode_text
-from services.policy.routes import tgi
-from services.policy.routes.waiting import check_text, wait_for_outcome
+from services.policy.routes.tgi import answer_whole
+from services.policy.routes.waiting import ERRORS, check_text, generate_all
 
 router = APIRouter(tags=["generate"])
 
@@ -45,9 +43,6 @@ AnyRequest = Annotated[
         custom_error_message="the body is a JSON object with `prompts` (native) or `inputs` (TGI)",
     ),
 ]
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (401, 404, 409, 413, 422, 424, 429, 503)
-}
 
 
 @router.post("/generate", responses=ERRORS)
@@ -55,17 +50,13 @@ async def generate(
     request: Request, response: Response, body: Annotated[AnyRequest, Body()]
 ) -> GenerateResponse | TgiResponse:
     """Samples responses. A body with `prompts` gets the native answer, one with `inputs` TGI's."""
+    if isinstance(body, TgiRequest):
+        if body.stream:
+            raise InvalidInput("stream=true: this route answers whole; send it to /generate_stream or to /")
+        return await answer_whole(request, response, body)
     engine: Engine = request.app.state.runtime.worker()
-    if isinstance(body, GenerateRequest):
-        queued = await run_in_threadpool(submit_native, engine, body)
-        await wait_for_outcome(request, queued)
-        return await run_in_threadpool(native_answer, engine.base, body, queued)
-    given = tgi.read_parameters(body)
-    queued = await run_in_threadpool(submit_tgi, engine, body, given)
-    await wait_for_outcome(request, queued)
-    answered = await run_in_threadpool(tgi.answer, engine.base, body, given, queued)
-    response.headers.update(tgi.timing_headers(body, queued.outcome.result()))
-    return answered
+    queued = await generate_all(request, lambda: submit_native(engine, body))
+    return await run_in_threadpool(native_answer, engine.base, body, queued)
 
 
 def submit_native(engine: Engine, body: GenerateRequest) -> EngineRequest:
@@ -77,14 +68,6 @@ def submit_native(engine: Engine, body: GenerateRequest) -> EngineRequest:
         check_text("sampling.stop", stop)
     prompts = [encode_prompt(engine.base.tokenizer, prompt) for prompt in body.prompts]
     return engine.submit(prompts, body.sampling, body.adapter, Extras(model_logprobs=body.returns.logprobs))
-
-
-def submit_tgi(engine: Engine, body: TgiRequest, given: TgiParameters) -> EngineRequest:
-    """Queues a TGI request. Raises what `Engine.submit` raises."""
-    for name, text in (("inputs", body.inputs), *(("parameters.stop", stop) for stop in given.stop)):
-        check_text(name, text)
-    ids = tgi.encode_inputs(engine.base, body.inputs, given.truncate)
-    return engine.submit([ids], tgi.sampling_of(given), given.adapter_id)
 
 
 def native_answer(base: LanguageModel, body: GenerateRequest, done: EngineRequest) -> GenerateResponse:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from rlhf.contracts.base import ArtifactRef, Contract
+from rlhf.contracts.tgi import MAX_BEST_OF, MAX_STOP_SEQUENCES
 
 router = APIRouter(tags=["model"])
 
@@ -25,6 +26,12 @@ class PolicyInfo(Contract):
     max_batch_rows: int = Field(description="responses generated together")
     max_request_rows: int = Field(description="prompts × n of one request")
     max_queue: int = Field(description="waiting requests")
+    max_concurrent_requests: int = Field(description="TGI's name: responses generated together and requests that wait")
+    max_client_batch_size: int = Field(description="TGI's name of max_request_rows")
+    max_best_of: int
+    max_stop_sequences: int
+    validation_workers: int = Field(1, description="TGI's; there is nothing to choose here")
+    router: str = "rlhf-services policy"
 
 
 class LoadedAdapters(Contract):
@@ -57,6 +64,10 @@ async def info(request: Request) -> PolicyInfo:
         max_batch_rows=engine.limits.max_batch_rows,
         max_request_rows=engine.limits.max_request_rows,
         max_queue=engine.limits.max_queue,
+        max_concurrent_requests=engine.limits.max_batch_rows + engine.limits.max_queue,
+        max_client_batch_size=engine.limits.max_request_rows,
+        max_best_of=MAX_BEST_OF,
+        max_stop_sequences=MAX_STOP_SEQUENCES,
     )
 
 

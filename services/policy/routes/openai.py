@@ -1,4 +1,4 @@
-"""OpenAI's routes: `/v1/completions`, `/v1/chat/completions`, `/v1/models`. Not their streams, which are refused."""
+"""OpenAI's routes: `/v1/completions`, `/v1/chat/completions`, `/v1/models`."""
 
 from __future__ import annotations
 
@@ -6,44 +6,36 @@ import re
 import time
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Body, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 
 from rlhf.contracts.base import ARTIFACT_REF_PATTERN
 from rlhf.contracts.errors import InvalidInput
 from rlhf.contracts.openai import (
-    ChatAnswer,
-    ChatChoice,
     ChatCompletion,
-    ChatLogprobs,
     ChatRequest,
-    ChatToken,
     Completion,
-    CompletionChoice,
-    CompletionLogprobs,
     CompletionRequest,
-    FinishWord,
     ModelCard,
     ModelList,
     OpenAiSampling,
-    Usage,
 )
 from rlhf.contracts.policy import SamplingParams
 from rlhf.lm.chat import encode_prompt
 from rlhf.lm.loading import LanguageModel
-from rlhf.serving.logs import request_id
 from rlhf.serving.service import describe_validation
 from services.policy.engine.engine import Engine
 from services.policy.engine.requests import EngineRequest
-from services.policy.engine.rows import Row
-from services.policy.engine.stops import cut_at_stop, decode_text, token_texts
-from services.policy.routes.generate import ERRORS
-from services.policy.routes.tgi import encode_inputs
-from services.policy.routes.waiting import check_text, wait_for_outcome
+from services.policy.engine.rows import Extras
+from services.policy.routes.encoding import encode_inputs
+from services.policy.routes.openai_answers import ChatFeed, CompletionFeed, chat_answer, completion_answer
+from services.policy.routes.sse import stream
+from services.policy.routes.waiting import ERRORS, Notify, check_text, generate_all, generate_some, no_news
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 STARTED = int(time.time())
+MAX_PROMPTS = 1024
 COMPLETION_TOKENS = 16
 """OpenAI's default for completions."""
 CHAT_TOKENS = 1024
@@ -64,34 +56,56 @@ async def models(request: Request) -> ModelList:
     return ModelList(data=[base, *adapters])
 
 
-@router.post("/completions", responses=ERRORS)
-async def complete(request: Request, body: Annotated[CompletionRequest, Body()]) -> Completion:
+@router.post("/completions", responses=ERRORS, response_model=Completion)
+async def complete(request: Request, body: Annotated[CompletionRequest, Body()]) -> Completion | Response:
     """Continues raw text."""
     engine: Engine = request.app.state.runtime.worker()
-    queued = await run_in_threadpool(submit_completion, engine, body)
-    await wait_for_outcome(request, queued)
+    if body.stream:
+        followed = await generate_some(request, lambda notify: submit_completion(engine, body, notify))
+        return stream(request, followed, CompletionFeed(engine.base, body, followed.queued), last="[DONE]")
+    queued = await generate_all(request, lambda: submit_completion(engine, body))
     return await run_in_threadpool(completion_answer, engine.base, body, queued)
 
 
-@router.post("/chat/completions", responses=ERRORS)
-async def chat(request: Request, body: Annotated[ChatRequest, Body()]) -> ChatCompletion:
+@router.post("/chat/completions", responses=ERRORS, response_model=ChatCompletion)
+async def chat(request: Request, body: Annotated[ChatRequest, Body()]) -> ChatCompletion | Response:
     """Answers a conversation."""
     engine: Engine = request.app.state.runtime.worker()
-    queued = await run_in_threadpool(submit_chat, engine, body)
-    await wait_for_outcome(request, queued)
+    if body.stream:
+        followed = await generate_some(request, lambda notify: submit_chat(engine, body, notify))
+        return stream(request, followed, ChatFeed(engine.base, body, followed.queued), last="[DONE]")
+    queued = await generate_all(request, lambda: submit_chat(engine, body))
     return await run_in_threadpool(chat_answer, engine.base, body, queued)
 
 
-def submit_completion(engine: Engine, body: CompletionRequest) -> EngineRequest:
+def submit_completion(engine: Engine, body: CompletionRequest, notify: Notify = no_news) -> EngineRequest:
     """Queues a completion. Raises what `Engine.submit` raises."""
-    prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
-    for index, prompt in enumerate(prompts):
+    ids = [_encode(engine.base, index, prompt) for index, prompt in enumerate(prompts_of(body))]
+    extras = Extras(top_logprobs=body.logprobs or 0)
+    return _submit(engine, body, ids, body.max_tokens or COMPLETION_TOKENS, extras, notify)
+
+
+def prompts_of(body: CompletionRequest) -> list[str | list[int]]:
+    """One or several prompts, each a text or token ids. Raises InvalidInput when there are none, or too many."""
+    given = body.prompt
+    single = isinstance(given, str) or (bool(given) and isinstance(given[0], int))
+    prompts: list[str | list[int]] = [given] if single else list(given)  # type: ignore[list-item, arg-type]
+    if not 0 < len(prompts) <= MAX_PROMPTS:
+        raise InvalidInput(f"prompt has {len(prompts)} prompts; send 1 to {MAX_PROMPTS}")
+    return prompts
+
+
+def _encode(base: LanguageModel, index: int, prompt: str | list[int]) -> list[int]:
+    if isinstance(prompt, str):
         check_text(f"prompt {index}", prompt)
-    ids = [encode_inputs(engine.base, prompt, None) for prompt in prompts]
-    return _submit(engine, body, ids, body.max_tokens or COMPLETION_TOKENS)
+        return encode_inputs(base, prompt, None)
+    wrong = next((token for token in prompt if not 0 <= token < len(base.tokenizer)), None)
+    if wrong is not None:
+        raise InvalidInput(f"prompt {index} has the token id {wrong}; this model's are 0 to {len(base.tokenizer) - 1}")
+    return prompt
 
 
-def submit_chat(engine: Engine, body: ChatRequest) -> EngineRequest:
+def submit_chat(engine: Engine, body: ChatRequest, notify: Notify = no_news) -> EngineRequest:
     """Queues a conversation. Raises what `Engine.submit` raises."""
     messages = [message.plain() for message in body.messages]
     for index, message in enumerate(messages):
@@ -100,52 +114,17 @@ def submit_chat(engine: Engine, body: ChatRequest) -> EngineRequest:
         raise InvalidInput("max_tokens and max_completion_tokens are two names of one limit; send one of them")
     ids = encode_prompt(engine.base.tokenizer, messages)
     default = max(1, min(CHAT_TOKENS, engine.base.max_positions - len(ids)))
-    return _submit(engine, body, [ids], body.max_completion_tokens or body.max_tokens or default)
+    if body.top_logprobs and not body.logprobs:
+        raise InvalidInput(f"top_logprobs={body.top_logprobs} needs logprobs=true; send both, or neither")
+    extras = Extras(top_logprobs=body.top_logprobs or 0)
+    return _submit(engine, body, [ids], body.max_completion_tokens or body.max_tokens or default, extras, notify)
 
 
-def completion_answer(base: LanguageModel, body: CompletionRequest, done: EngineRequest) -> Completion:
-    """OpenAI's completion object of a finished request."""
-    choices = [
-        CompletionChoice(
-            index=index,
-            text=_text(base, row),
-            finish_reason=_finish(row),
-            logprobs=None if body.logprobs is None else _completion_logprobs(base, row),
-        )
-        for index, row in enumerate(done.outcome.result().rows)
-    ]
-    return Completion(
-        id=f"cmpl-{request_id.get()}",
-        created=int(time.time()),
-        model=body.model or base.name,
-        choices=choices,
-        usage=_usage(done.rows),
-    )
-
-
-def chat_answer(base: LanguageModel, body: ChatRequest, done: EngineRequest) -> ChatCompletion:
-    """OpenAI's chat completion object of a finished request."""
-    choices = [
-        ChatChoice(
-            index=index,
-            message=ChatAnswer(content=_text(base, row)),
-            finish_reason=_finish(row),
-            logprobs=ChatLogprobs(content=_chat_tokens(base, row)) if body.logprobs else None,
-        )
-        for index, row in enumerate(done.outcome.result().rows)
-    ]
-    return ChatCompletion(
-        id=f"chatcmpl-{request_id.get()}",
-        created=int(time.time()),
-        model=body.model or base.name,
-        choices=choices,
-        usage=_usage(done.rows),
-    )
-
-
-def _submit(engine: Engine, body: OpenAiSampling, prompts: list[list[int]], tokens: int) -> EngineRequest:
-    if body.stream:
-        raise InvalidInput("stream=true: streaming is not offered yet; send stream=false, or leave it out")
+def _submit(
+    engine: Engine, body: OpenAiSampling, prompts: list[list[int]], tokens: int, extras: Extras, notify: Notify
+) -> EngineRequest:
+    if body.stream_options is not None and not body.stream:
+        raise InvalidInput("stream_options needs stream=true; send both, or neither")
     stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
     for text in stop:
         check_text("stop", text)
@@ -155,42 +134,4 @@ def _submit(engine: Engine, body: OpenAiSampling, prompts: list[list[int]], toke
     except ValidationError as error:
         raise InvalidInput(describe_validation(list(error.errors()))) from error  # type: ignore[arg-type]
     adapter = body.model if body.model and re.fullmatch(ARTIFACT_REF_PATTERN, body.model) else None
-    return engine.submit(prompts, sampling, adapter)
-
-
-def _text(base: LanguageModel, row: Row) -> str:
-    return cut_at_stop(decode_text(base.tokenizer, row.token_ids), row.sampling.stop)
-
-
-def _finish(row: Row) -> FinishWord:
-    return "length" if row.ended_by == "length" else "stop"
-
-
-def _usage(rows: list[Row]) -> Usage:
-    prompts = sum(len(row.prompt_ids) for row in rows if row.sample_index == 0)
-    responses = sum(len(row.token_ids) for row in rows)
-    return Usage(prompt_tokens=prompts, completion_tokens=responses, total_tokens=prompts + responses)
-
-
-def _visible_tokens(base: LanguageModel, row: Row) -> list[tuple[str, float]]:
-    """The text that each token adds, and its log-probability as sampled; EOS and other special tokens left out."""
-    special = frozenset(base.tokenizer.all_special_ids)
-    texts = token_texts(base.tokenizer, row.token_ids)
-    rows = zip(row.token_ids, texts, row.behavior_logprobs, strict=True)
-    return [(text, logprob) for token, text, logprob in rows if token not in special]
-
-
-def _completion_logprobs(base: LanguageModel, row: Row) -> CompletionLogprobs:
-    tokens = _visible_tokens(base, row)
-    offsets, at = [], 0
-    for text, _ in tokens:
-        offsets.append(at)
-        at += len(text)
-    return CompletionLogprobs(
-        tokens=[text for text, _ in tokens], token_logprobs=[value for _, value in tokens], text_offset=offsets
-    )
-
-
-def _chat_tokens(base: LanguageModel, row: Row) -> list[ChatToken]:
-    tokens = _visible_tokens(base, row)
-    return [ChatToken(token=text, bytes=list(text.encode()), logprob=logprob) for text, logprob in tokens]
+    return engine.submit(prompts, sampling, adapter, extras, notify)

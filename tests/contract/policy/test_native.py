@@ -27,9 +27,9 @@ def ask(client: TestClient, prompts: list | None = None, extras: dict | None = N
     return GenerateResponse.model_validate_json(answer.content)
 
 
-def refused(client: TestClient, status: int, kind: str, **request) -> str:
+def refused(client: TestClient, status: int, kind: str, path: str = "/generate", **request) -> str:
     """The message of an error, after checking its shape."""
-    answer = client.post("/generate", **request)
+    answer = client.post(path, **request)
     body = ErrorBody.model_validate_json(answer.content)
     assert (answer.status_code, body.error_type) == (status, kind), answer.text
     assert body.request_id == answer.headers["x-request-id"]

@@ -84,6 +84,65 @@ def test_a_model_named_job_at_version_is_an_adapter(
     assert "nobody@1 does not exist" in caught.value.body
 
 
+def test_prompts_may_be_token_ids(ai: openai.OpenAI) -> None:
+    text = ai.completions.create(model="base", prompt="hi", temperature=0)
+    ids = ai.completions.create(model="base", prompt=[ord("h") - 33, ord("i") - 33], temperature=0)
+    several = ai.completions.create(model="base", prompt=[[ord("h") - 33, ord("i") - 33], [5]], temperature=0)
+    assert text.choices[0].text == ids.choices[0].text == several.choices[0].text
+    assert len(several.choices) == 2
+
+
+def test_the_likeliest_tokens_begin_with_the_greedy_one(ai: openai.OpenAI) -> None:
+    chat = ai.chat.completions.create(model="base", messages=TURNS, temperature=0, logprobs=True, top_logprobs=3)
+    for token in chat.choices[0].logprobs.content:
+        assert len(token.top_logprobs) == 3
+        assert token.top_logprobs[0].logprob == pytest.approx(token.logprob)
+    completion = ai.completions.create(model="base", prompt="hi", temperature=0, logprobs=2).choices[0].logprobs
+    for chosen, top in zip(completion.token_logprobs, completion.top_logprobs, strict=True):
+        assert max(top.values()) == pytest.approx(chosen)
+
+
+def test_a_stream_says_what_the_whole_answer_says(ai: openai.OpenAI) -> None:
+    settings = {"model": "base", "messages": TURNS, "n": 2, "seed": 5, "max_tokens": 12, "logprobs": True}
+    whole = ai.chat.completions.create(**settings)
+    chunks = list(ai.chat.completions.create(**settings, stream=True, stream_options={"include_usage": True}))
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage == whole.usage
+    for choice in whole.choices:
+        own = [c for chunk in chunks for c in chunk.choices if c.index == choice.index]
+        assert own[0].delta.role == "assistant"
+        assert "".join(c.delta.content for c in own) == choice.message.content
+        assert [c.finish_reason for c in own if c.finish_reason] == [choice.finish_reason]
+        assert own[-1].finish_reason, "the last one tells"
+        tokens = [token for c in own if c.logprobs for token in c.logprobs.content]
+        assert [t.logprob for t in tokens] == pytest.approx([t.logprob for t in choice.logprobs.content])
+
+
+def test_a_completion_streams_without_its_stop_text(ai: openai.OpenAI) -> None:
+    free = ai.completions.create(model="base", prompt="hi", temperature=0).choices[0].text
+    stop = free[6:9]
+    settings = {"model": "base", "prompt": "hi", "temperature": 0, "stop": stop, "logprobs": 0}
+    whole = ai.completions.create(**settings).choices[0]
+    pieces = [chunk.choices[0] for chunk in ai.completions.create(**settings, stream=True)]
+    assert "".join(piece.text for piece in pieces) == whole.text == free[: free.index(stop)]
+    assert pieces[-1].finish_reason == whole.finish_reason == "stop"
+    offsets = [offset for piece in pieces for offset in piece.logprobs.text_offset]
+    assert offsets == whole.logprobs.text_offset
+
+
+def test_an_error_after_the_first_token_is_an_event(client: TestClient) -> None:
+    # Of 258 tokens none may come twice, and EOS not at all: 255 can follow a prompt of two.
+    body = {"prompt": "hi", "max_tokens": 300, "min_tokens": 300, "no_repeat_ngram_size": 1, "stream": True}
+    answer = client.post("/v1/completions", json=body)
+    assert answer.status_code == 200
+    lines = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
+    assert len(lines) > 100
+    assert lines[-1] == "[DONE]"
+    error = ErrorBody.model_validate_json(lines[-2])
+    assert error.error_type == "generation"
+    assert "after 255 tokens no token was allowed" in error.error
+
+
 def test_stop_text_parts_and_the_developer_role(client: TestClient, ai: openai.OpenAI) -> None:
     parts = [
         {"role": "developer", "content": "be brief"},
@@ -117,8 +176,10 @@ def test_extensions_go_in_the_extra_body(ai: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "words"),
     [
-        ("/v1/completions", {"prompt": "hi", "stream": True}, "stream=true: streaming is not offered yet"),
-        ("/v1/completions", {"prompt": "hi", "logprobs": 3}, "logprobs"),
+        ("/v1/completions", {"prompt": "hi", "stream_options": {"include_usage": True}}, "needs stream=true"),
+        ("/v1/completions", {"prompt": "hi", "logprobs": 6}, "logprobs"),
+        ("/v1/completions", {"prompt": [1, 258]}, "prompt 0 has the token id 258; this model's are 0 to 257"),
+        ("/v1/completions", {"prompt": [[]]}, "prompt 0 is empty"),
         ("/v1/completions", {"prompt": "hi", "echo": True}, "echo: unknown field"),
         ("/v1/completions", {"prompt": ""}, "inputs is empty"),
         ("/v1/completions", {"prompt": []}, "prompt"),
@@ -129,7 +190,7 @@ def test_extensions_go_in_the_extra_body(ai: openai.OpenAI) -> None:
         ("/v1/chat/completions", {"messages": []}, "messages"),
         ("/v1/chat/completions", {"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
         ("/v1/chat/completions", {"messages": TURNS, "tools": []}, "tools: unknown field"),
-        ("/v1/chat/completions", {"messages": TURNS, "top_logprobs": 2}, "top_logprobs"),
+        ("/v1/chat/completions", {"messages": TURNS, "top_logprobs": 2}, "needs logprobs=true"),
         ("/v1/chat/completions", {"messages": TURNS, "max_tokens": 4, "max_completion_tokens": 5}, "send one of them"),
     ],
 )

@@ -1,0 +1,253 @@
+"""Our outcomes in OpenAI's words: whole objects, and the chunks of a stream."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+from transformers import PreTrainedTokenizerBase
+
+from rlhf.contracts.openai import (
+    ChatAlternative,
+    ChatAnswer,
+    ChatChoice,
+    ChatChunk,
+    ChatChunkChoice,
+    ChatCompletion,
+    ChatDelta,
+    ChatLogprobs,
+    ChatRequest,
+    ChatToken,
+    Completion,
+    CompletionChoice,
+    CompletionChunk,
+    CompletionChunkChoice,
+    CompletionLogprobs,
+    CompletionRequest,
+    FinishWord,
+    OpenAiSampling,
+    Usage,
+)
+from rlhf.lm.loading import LanguageModel
+from rlhf.serving.logs import request_id
+from services.policy.engine.requests import EngineRequest
+from services.policy.engine.rows import Row
+from services.policy.routes.text_stream import Piece, TextStream
+
+
+def completion_answer(base: LanguageModel, body: CompletionRequest, done: EngineRequest) -> Completion:
+    """OpenAI's completion object of a finished request."""
+    choices = []
+    for index, row in enumerate(done.outcome.result().rows):
+        pieces = _visible(_all_pieces(base.tokenizer, row))
+        choices.append(
+            CompletionChoice(
+                index=index,
+                text=_text(pieces),
+                finish_reason=_finish(row),
+                logprobs=None if body.logprobs is None else _completion_logprobs(base.tokenizer, row, pieces, 0),
+            )
+        )
+    return Completion(
+        id=f"cmpl-{request_id.get()}",
+        created=int(time.time()),
+        model=body.model or base.name,
+        choices=choices,
+        usage=_usage(done.rows),
+    )
+
+
+def chat_answer(base: LanguageModel, body: ChatRequest, done: EngineRequest) -> ChatCompletion:
+    """OpenAI's chat completion object of a finished request."""
+    choices = []
+    for index, row in enumerate(done.outcome.result().rows):
+        pieces = _visible(_all_pieces(base.tokenizer, row))
+        choices.append(
+            ChatChoice(
+                index=index,
+                message=ChatAnswer(content=_text(pieces)),
+                finish_reason=_finish(row),
+                logprobs=_chat_logprobs(base.tokenizer, row, pieces) if body.logprobs else None,
+            )
+        )
+    return ChatCompletion(
+        id=f"chatcmpl-{request_id.get()}",
+        created=int(time.time()),
+        model=body.model or base.name,
+        choices=choices,
+        usage=_usage(done.rows),
+    )
+
+
+@dataclass
+class Reader:
+    """How far the stream of one response has come."""
+
+    row: Row
+    text: TextStream
+    read: int = 0
+    given: int = 0
+    finished: bool = False
+    pieces: list[Piece] = field(default_factory=list)
+
+    def advance(self) -> bool:
+        """Takes the tokens there are into `pieces`, special ones left out. Returns whether there is news."""
+        self.pieces = []
+        ended = self.row.finish_reason is not None
+        while self.read < len(self.row.token_ids):
+            self.pieces += _visible(self.text.add(self.row.token_ids[self.read]))
+            self.read += 1
+        if ended and not self.finished:
+            self.pieces += _visible(self.text.finish())
+            self.finished = True
+            return True
+        return bool(self.pieces)
+
+
+class OpenAiFeed:
+    """What both streams share. Subclasses make the events."""
+
+    prefix: str
+
+    def __init__(self, base: LanguageModel, body: OpenAiSampling, running: EngineRequest) -> None:
+        """Args: base, of the tokenizer; body, what was asked; running, the request."""
+        self._tokenizer, self._model, self._running = base.tokenizer, body.model or base.name, running
+        self._wants_usage = body.stream_options is not None and body.stream_options.include_usage
+        self._id, self._created = f"{self.prefix}-{request_id.get()}", int(time.time())
+        self._readers = [Reader(row, TextStream(base.tokenizer, row.sampling.stop)) for row in running.rows]
+
+
+class CompletionFeed(OpenAiFeed):
+    """The events of a completion's stream."""
+
+    prefix = "cmpl"
+
+    def __init__(self, base: LanguageModel, body: CompletionRequest, running: EngineRequest) -> None:
+        """See OpenAiFeed."""
+        super().__init__(base, body, running)
+        self._reported = body.logprobs is not None
+
+    def news(self) -> list[CompletionChunk]:
+        """See Feed."""
+        events = []
+        for index, reader in enumerate(self._readers):
+            if not reader.finished and reader.advance():
+                row, pieces = reader.row, reader.pieces
+                logprobs = None
+                if self._reported:
+                    logprobs = _completion_logprobs(self._tokenizer, row, pieces, reader.given)
+                text = _text(pieces)
+                reader.given += len(text)
+                finish = _finish(row) if reader.finished else None
+                choice = CompletionChunkChoice(index=index, text=text, finish_reason=finish, logprobs=logprobs)
+                events.append(self._chunk([choice]))
+        return events
+
+    def rest(self) -> list[CompletionChunk]:
+        """See Feed."""
+        return [self._chunk([], _usage(self._running.rows))] if self._wants_usage else []
+
+    def _chunk(self, choices: list[CompletionChunkChoice], usage: Usage | None = None) -> CompletionChunk:
+        return CompletionChunk(id=self._id, created=self._created, model=self._model, choices=choices, usage=usage)
+
+
+class ChatFeed(OpenAiFeed):
+    """The events of a chat completion's stream; the first of each response has the role."""
+
+    prefix = "chatcmpl"
+
+    def __init__(self, base: LanguageModel, body: ChatRequest, running: EngineRequest) -> None:
+        """See OpenAiFeed."""
+        super().__init__(base, body, running)
+        self._reported = body.logprobs
+        self._greeted = False
+
+    def news(self) -> list[ChatChunk]:
+        """See Feed."""
+        events = []
+        if not self._greeted:
+            self._greeted = True
+            first = ChatDelta(role="assistant", content="")
+            events += [self._chunk([ChatChunkChoice(index=i, delta=first)]) for i in range(len(self._readers))]
+        for index, reader in enumerate(self._readers):
+            if not reader.finished and reader.advance():
+                row, pieces = reader.row, reader.pieces
+                choice = ChatChunkChoice(
+                    index=index,
+                    delta=ChatDelta(content=_text(pieces)),
+                    finish_reason=_finish(row) if reader.finished else None,
+                    logprobs=_chat_logprobs(self._tokenizer, row, pieces) if self._reported else None,
+                )
+                events.append(self._chunk([choice]))
+        return events
+
+    def rest(self) -> list[ChatChunk]:
+        """See Feed."""
+        return [self._chunk([], _usage(self._running.rows))] if self._wants_usage else []
+
+    def _chunk(self, choices: list[ChatChunkChoice], usage: Usage | None = None) -> ChatChunk:
+        return ChatChunk(id=self._id, created=self._created, model=self._model, choices=choices, usage=usage)
+
+
+def _all_pieces(tokenizer: PreTrainedTokenizerBase, row: Row) -> list[Piece]:
+    stream = TextStream(tokenizer, row.sampling.stop)
+    return [piece for token in row.token_ids for piece in stream.add(token)] + stream.finish()
+
+
+def _visible(pieces: list[Piece]) -> list[Piece]:
+    return [piece for piece in pieces if not piece.special]
+
+
+def _text(pieces: list[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
+
+
+def _finish(row: Row) -> FinishWord:
+    return "length" if row.ended_by == "length" else "stop"
+
+
+def _usage(rows: list[Row]) -> Usage:
+    prompts = sum(len(row.prompt_ids) for row in rows if row.sample_index == 0)
+    responses = sum(len(row.token_ids) for row in rows)
+    return Usage(prompt_tokens=prompts, completion_tokens=responses, total_tokens=prompts + responses)
+
+
+def _alternatives(tokenizer: PreTrainedTokenizerBase, row: Row, index: int) -> list[tuple[str, float]]:
+    top = row.top_logprobs[index] if row.top_logprobs else []
+    return [(str(tokenizer.decode([token])), logprob) for token, logprob in top if math.isfinite(logprob)]
+
+
+def _completion_logprobs(
+    tokenizer: PreTrainedTokenizerBase, row: Row, pieces: list[Piece], offset: int
+) -> CompletionLogprobs:
+    """Args: offset, characters of the response before these pieces."""
+    offsets = []
+    for piece in pieces:
+        offsets.append(offset)
+        offset += len(piece.text)
+    # Parts of characters may share a text: the likeliest keeps it.
+    top = [dict(reversed(_alternatives(tokenizer, row, piece.index))) for piece in pieces]
+    return CompletionLogprobs(
+        tokens=[piece.text for piece in pieces],
+        token_logprobs=[row.behavior_logprobs[piece.index] for piece in pieces],
+        top_logprobs=top if row.extras.top_logprobs else None,
+        text_offset=offsets,
+    )
+
+
+def _chat_logprobs(tokenizer: PreTrainedTokenizerBase, row: Row, pieces: list[Piece]) -> ChatLogprobs:
+    return ChatLogprobs(
+        content=[
+            ChatToken(
+                token=piece.text,
+                bytes=list(piece.text.encode()),
+                logprob=row.behavior_logprobs[piece.index],
+                top_logprobs=[
+                    ChatAlternative(token=text, bytes=list(text.encode()), logprob=logprob)
+                    for text, logprob in _alternatives(tokenizer, row, piece.index)
+                ],
+            )
+            for piece in pieces
+        ]
+    )

@@ -1,0 +1,78 @@
+"""Server-sent events of a request that runs: `data:` lines, one event each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from rlhf.contracts.errors import ErrorBody, InternalError, ServiceError
+from rlhf.serving.logs import request_id
+from services.policy.routes.waiting import Followed, disconnected
+
+
+class Feed(Protocol):
+    """What a dialect says about a request that runs."""
+
+    def news(self) -> Sequence[BaseModel]:
+        """Events of the tokens that came since the last call."""
+
+    def rest(self) -> Sequence[BaseModel]:
+        """The last events, when the request is complete and there are no more news."""
+
+
+def stream(request: Request, followed: Followed, feed: Feed, *, last: str | None = None) -> StreamingResponse:
+    """The stream of a request.
+
+    Args:
+        request: of the client.
+        followed: from `generate_some`.
+        feed: makes the events.
+        last: data of a line of its own at the end.
+    """
+    return StreamingResponse(
+        _lines(request, followed, feed, last), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+    )
+
+
+async def _lines(request: Request, followed: Followed, feed: Feed, last: str | None) -> AsyncIterator[str]:
+    gone = asyncio.ensure_future(disconnected(request))
+    try:
+        async for event in _events(followed, feed, gone):
+            if gone.done():
+                return
+            yield f"data: {event.model_dump_json()}\n\n"
+        if last is not None:
+            yield f"data: {last}\n\n"
+    finally:
+        gone.cancel()
+        # Also when the client has gone away: its rows leave at the next token.
+        followed.queued.abandoned.set()
+
+
+async def _events(followed: Followed, feed: Feed, gone: asyncio.Future[None]) -> AsyncIterator[BaseModel]:
+    queued = followed.queued
+    while not gone.done():
+        # Looked at first, so that the news below are all there are when it is complete.
+        complete = queued.outcome.done()
+        for event in feed.news():
+            yield event
+        if complete:
+            error = queued.outcome.exception()
+            for event in [describe(error)] if error is not None else feed.rest():
+                yield event
+            return
+        news = asyncio.ensure_future(followed.progress.wait())
+        await asyncio.wait({news, gone}, return_when=asyncio.FIRST_COMPLETED)
+        news.cancel()
+
+
+def describe(error: BaseException) -> ErrorBody:
+    """An error after the first byte, when the status is sent already."""
+    if not isinstance(error, ServiceError):
+        error = InternalError(f"unexpected {type(error).__name__}; this is a bug")
+    return ErrorBody(error=error.message, error_type=error.error_type, request_id=request_id.get())
