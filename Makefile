@@ -47,7 +47,7 @@ bench-%: $(VENV)/.installed-demo
 	@exec $(BIN)/python -m benchmarks.$(subst -,_,$*) $(ARGS)
 
 clean:
-	rm -rf $(VENV) runs build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) .venv-peers-* runs build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 	find rlhf services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
