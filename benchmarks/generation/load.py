@@ -28,7 +28,8 @@ def measure_server(url: str, dialect: Dialect, work: Work) -> list[Timing]:
 
 
 async def _measure_all(url: str, dialect: Dialect, work: Work) -> list[Timing]:
-    endless = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    # Idle connections end before a server, after five seconds, ends them under a request.
+    endless = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2)
     # No time limit: a server without batching makes the last of 32 clients wait for minutes.
     async with httpx.AsyncClient(base_url=url, timeout=None, limits=endless) as client:
         return [await _measure(client, dialect, phase, work.tokens) for phase in work.phases]

@@ -1,0 +1,1 @@
+"""Parts of `benchmarks.soak`: adapters, traffic, overload, and what is read from the running process."""
