@@ -5,7 +5,7 @@ clients that leave half-way and wrong bodies, all at once. It fails when any ans
 adapter, the event loop was blocked for over 0.1 s (asyncio's own debug mode says so), the queue or the batch is not
 empty at the end, or a greedy answer differs from the one before the traffic, token for token.
 
-    --overload   in place of the traffic: 1,000 requests at once against a queue of 64, four times, then 200 clients
+    --overload   in place of the traffic: 1,000 requests at once against a queue of 64, eight times, then 200 clients
                  that leave half-way. Only 200 and 429 with Retry-After may come, memory must not grow by over 5 %
                  in the last time, later requests must be answered.
 

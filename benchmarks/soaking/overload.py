@@ -14,8 +14,9 @@ from benchmarks.soaking.traffic import FIXED, Answers, fixed_answer
 from benchmarks.streams import NoStreams, StreamFailed, events, expect_stream
 
 MAX_QUEUE = 64
-WAVES, GROWTH = 4, 1.05
-"""Of the overload; memory after the last may be so many times that after the one before."""
+WAVES, GROWTH = 8, 1.05
+"""Of the overload; memory settles over the first ones, and after the last may be so many times
+that after the one before."""
 LEAVING_AT_ONCE = 50
 """So that leaving clients are in the batch and in the queue, and few are refused."""
 
