@@ -1,13 +1,18 @@
 """The service in this process, over HTTP as clients see it."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from rlhf.artifacts.store import ArtifactStore
+from rlhf.local.redis import free_port
 from services.policy.app import create_app
 from services.policy.settings import PolicySettings
 from tests.tiny_models import save_tiny_gpt_neo, save_tiny_llama
@@ -44,3 +49,21 @@ def neo_client(tmp_path_factory: pytest.TempPathFactory, store: ArtifactStore) -
     with TestClient(create_app(PolicySettings(model=str(folder), store=store.root, threads=1))) as client:
         wait_ready(client)
         yield client
+
+
+@pytest.fixture(scope="session")
+def url(model_folder: Path, store: ArtifactStore) -> Iterator[str]:
+    """The service, served by uvicorn as in production."""
+    port = free_port()
+    settings = PolicySettings(model=str(model_folder), store=store.root, api_key=KEY, threads=1)
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 120
+    while not (server.started and httpx.get(f"{url}/ready").status_code == 200):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield url
+    server.should_exit = True
+    thread.join(60)

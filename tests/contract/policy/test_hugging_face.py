@@ -1,45 +1,20 @@
 """TGI's dialect over a real socket, asked by Hugging Face's own client; answers fit TGI's published schema."""
 
 import json
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import jsonschema_rs
 import pytest
-import uvicorn
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import ValidationError
 
-from rlhf.artifacts.store import ArtifactStore
-from rlhf.local.redis import free_port
-from services.policy.app import create_app
-from services.policy.settings import PolicySettings
 from tests.contract.policy.conftest import KEY
 
 SCHEMA = Path(__file__).parents[4] / "shared" / "reference" / "tgi-openapi.json"
 """TGI's published API, where the build machine has it beside the checkout."""
-
-
-@pytest.fixture(scope="module")
-def url(model_folder: Path, store: ArtifactStore) -> Iterator[str]:
-    """The service, served by uvicorn as in production."""
-    port = free_port()
-    settings = PolicySettings(model=str(model_folder), store=store.root, api_key=KEY, threads=1)
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 120
-    while not (server.started and httpx.get(f"{url}/ready").status_code == 200):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    yield url
-    server.should_exit = True
-    thread.join(60)
 
 
 @pytest.fixture(scope="module")
