@@ -190,7 +190,8 @@ class Engine:
             adapter = ready[0].adapter
             if adapter not in self._batches and not self._library.acquire(adapter):
                 return False
-            self._batches.setdefault(adapter, Batch(self._forward, self.base.eos_ids))
+            if adapter not in self._batches:
+                self._batches[adapter] = Batch(self._forward, self.base.eos_ids)
             running = {key: batch.rows for key, batch in self._batches.items()}
             rows = take_rows(ready, running, self.limits)
             self._note_started(ready)
