@@ -23,7 +23,7 @@ class PolicySettings(ServiceSettings, TorchSettings):
     max_request_rows: int = Field(1024, ge=1, le=131072, description="prompts × n of one request; more answer 413")
     max_queue: int = Field(256, ge=1, le=65536, description="waiting requests; further ones answer 429")
     adapter_memory_mib: int = Field(
-        2048,
+        1024,
         ge=1,
         le=2**20,
         description="merged weights of adapters in memory; the one used longest ago goes first",
