@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
@@ -26,6 +27,18 @@ class Piece:
     special: bool
 
 
+@lru_cache(maxsize=4)
+def byte_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """The tokens that stand for one byte in vocabularies of SentencePiece, with its character; "" beyond ASCII.
+
+    Such a tokenizer decodes neighbouring ones together, and to nothing but `UNFINISHED` when they are not text: a
+    line break (`<0x0A>`) becomes one when half a character follows. So none is certain before a run of them ends.
+    """
+    ids = tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in range(256)])
+    unknown = (None, tokenizer.unk_token_id)
+    return {token: chr(byte) if byte < 128 else "" for byte, token in enumerate(ids) if token not in unknown}
+
+
 class TextStream:
     """Takes the tokens of one response, gives pieces that are certain; those that are not special make up its text."""
 
@@ -33,6 +46,7 @@ class TextStream:
         """Args: tokenizer, of the model; stops, texts that end the response and do not belong to it."""
         self._tokenizer, self._stops = tokenizer, stops
         self._special = frozenset(tokenizer.all_special_ids)
+        self._bytes = byte_tokens(tokenizer)
         self._count = 0
         self._visible: list[int] = []
         # From `_prefix` on is decoded, since a token's text may depend on the one before; up to `_shown` is in `_text`.
@@ -48,30 +62,41 @@ class TextStream:
             self._held.append(Piece(index, self._decode([token], special=True), special=True))
         else:
             self._visible.append(token)
-            self._held.append(Piece(index, self._grow(), special=False))
+            self._held.append(Piece(index, "", special=False))
+            if token not in self._bytes:
+                self._grow()
         return self._release(self._certain())
 
     def finish(self) -> list[Piece]:
         """The response is complete: returns the pieces that were held back, cut at the first stop text."""
         if self._shown < len(self._visible):
-            # What is left of a character is shown as it is, and belongs to the last token that is text.
-            shown = self._decode(self._visible[self._prefix : self._shown])
-            rest = self._decode(self._visible[self._prefix :])[len(shown) :]
-            self._text += rest
-            last = max(i for i, piece in enumerate(self._held) if not piece.special)
-            self._held[last] = replace(self._held[last], text=rest)
+            # What is left of a character is shown as it is.
+            self._show(self._unshown())
         found = [at for stop in self._stops if (at := self._text.find(stop)) >= 0]
         return self._release(min(found, default=len(self._text)), everything=True)
 
-    def _grow(self) -> str:
-        """The whole characters that the visible tokens have more than before."""
+    def _grow(self) -> None:
+        """Takes in the text that the visible tokens have more than before, when it ends with a whole character."""
+        new = self._unshown()
+        if new and not new.endswith(UNFINISHED):
+            self._show(new)
+
+    def _unshown(self) -> str:
+        """The text of the visible tokens beyond those that are shown, incomplete characters and all."""
         before = self._decode(self._visible[self._prefix : self._shown])
-        now = self._decode(self._visible[self._prefix :])
-        if len(now) <= len(before) or now.endswith(UNFINISHED):
-            return ""
+        return self._decode(self._visible[self._prefix :])[len(before) :]
+
+    def _show(self, new: str) -> None:
+        """Gives new text to its tokens: to the last one, but for bytes at its beginning that are characters."""
+        self._text += new
+        tokens = self._visible[self._shown :]
+        pieces = [i for i, piece in enumerate(self._held) if not piece.special][-len(tokens) :]
+        for i, token in zip(pieces[:-1], tokens, strict=False):
+            if not new or self._bytes.get(token) != new[0]:
+                break
+            self._held[i], new = replace(self._held[i], text=new[0]), new[1:]
+        self._held[pieces[-1]] = replace(self._held[pieces[-1]], text=new)
         self._prefix, self._shown = self._shown, len(self._visible)
-        self._text += now[len(before) :]
-        return now[len(before) :]
 
     def _certain(self) -> int:
         """How much of the text cannot be the beginning of a stop text, or what stands before one."""
