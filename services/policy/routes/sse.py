@@ -9,6 +9,7 @@ from typing import Protocol
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
 
 from rlhf.contracts.errors import ErrorBody, InternalError, ServiceError
 from rlhf.serving.logs import request_id
@@ -25,7 +26,26 @@ class Feed(Protocol):
         """The last events, when the request is complete and there are no more news."""
 
 
-def stream(request: Request, followed: Followed, feed: Feed, *, last: str | None = None) -> StreamingResponse:
+class EventStream(StreamingResponse):
+    """A stream that lets its request go however it ends: complete, cut off, or before its first event."""
+
+    def __init__(self, lines: AsyncIterator[str], followed: Followed) -> None:
+        """Args: lines, what to send; followed, the request behind them."""
+        # A proxy that collects events before it passes them on would undo the stream.
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(lines, media_type="text/event-stream", headers=headers)
+        self._followed = followed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # Not in the generator, which has no end where it never began. Rows leave at the next token.
+            self._followed.queued.abandoned.set()
+
+
+def stream(request: Request, followed: Followed, feed: Feed, *, last: str | None = None) -> EventStream:
     """The stream of a request.
 
     Args:
@@ -34,9 +54,7 @@ def stream(request: Request, followed: Followed, feed: Feed, *, last: str | None
         feed: makes the events.
         last: data of a line of its own at the end.
     """
-    return StreamingResponse(
-        _lines(request, followed, feed, last), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
-    )
+    return EventStream(_lines(request, followed, feed, last), followed)
 
 
 async def _lines(request: Request, followed: Followed, feed: Feed, last: str | None) -> AsyncIterator[str]:
@@ -50,8 +68,6 @@ async def _lines(request: Request, followed: Followed, feed: Feed, last: str | N
             yield f"data: {last}\n\n"
     finally:
         gone.cancel()
-        # Also when the client has gone away: its rows leave at the next token.
-        followed.queued.abandoned.set()
 
 
 async def _events(followed: Followed, feed: Feed, gone: asyncio.Future[None]) -> AsyncIterator[BaseModel]:

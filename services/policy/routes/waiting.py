@@ -57,7 +57,8 @@ async def generate_all(request: Request, submit: Callable[[], EngineRequest]) ->
         ServiceError: what the request failed with. When the client goes away, its rows leave at the next token.
     """
     queued = await run_in_threadpool(submit)
-    outcome = asyncio.ensure_future(asyncio.wrap_future(queued.outcome))
+    # Shielded: the engine looks whether the outcome is open, then resolves it; cancelling it in between breaks that.
+    outcome = asyncio.shield(asyncio.wrap_future(queued.outcome))
     await _finish_unless_gone(request, queued, outcome)
     return queued
 
