@@ -21,11 +21,13 @@ ROUTES = [
     ("POST", "/generate_stream"),
     ("POST", "/tokenize"),
     ("POST", "/chat_tokenize"),
+    ("POST", "/invocations"),
     ("POST", "/v1/completions"),
     ("POST", "/v1/chat/completions"),
     ("GET", "/v1/models"),
     ("GET", "/info"),
     ("GET", "/adapters"),
+    ("GET", "/ping"),
 ]
 
 
