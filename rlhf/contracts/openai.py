@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from rlhf.contracts.base import Contract, Message
 
@@ -109,6 +109,7 @@ class Completion(Contract):
     object: Literal["text_completion"] = "text_completion"
     created: int = Field(description="seconds since the epoch")
     model: str
+    system_fingerprint: str = Field(description="the software that answers, with its version")
     choices: list[CompletionChoice] = Field(description="by prompt, then sample")
     usage: Usage
 
@@ -156,6 +157,7 @@ class ChatCompletion(Contract):
     object: Literal["chat.completion"] = "chat.completion"
     created: int = Field(description="seconds since the epoch")
     model: str
+    system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
 
@@ -176,6 +178,7 @@ class CompletionChunk(Contract):
     object: Literal["text_completion"] = "text_completion"
     created: int
     model: str
+    system_fingerprint: str
     choices: list[CompletionChunkChoice]
     usage: Usage | None = None
 
@@ -185,6 +188,11 @@ class ChatDelta(Contract):
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_nulls(self, write: SerializerFunctionWrapHandler) -> dict[str, str]:
+        """Clients put deltas together, some by the fields that are there: one that says nothing is left out."""
+        return {name: value for name, value in write(self).items() if value is not None}
 
 
 class ChatChunkChoice(Contract):
@@ -203,6 +211,7 @@ class ChatChunk(Contract):
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
     model: str
+    system_fingerprint: str
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
 

@@ -41,7 +41,8 @@ class LoadedAdapters(Contract):
     max_mib: int = Field(description="merged weights of all of them together")
 
 
-def _version() -> str:
+def service_version() -> str:
+    """Of the package that is installed."""
     try:
         return version("rlhf-services")
     except PackageNotFoundError:
@@ -58,7 +59,7 @@ async def info(request: Request) -> PolicyInfo:
         model_type=model.config.model_type,
         model_dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device),
-        version=_version(),
+        version=service_version(),
         max_total_tokens=engine.base.max_positions,
         max_input_tokens=engine.base.max_positions - 1,
         max_batch_rows=engine.limits.max_batch_rows,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -33,7 +34,10 @@ from rlhf.lm.loading import LanguageModel
 from rlhf.serving.logs import request_id
 from services.policy.engine.requests import EngineRequest
 from services.policy.engine.rows import Row
+from services.policy.routes.info import service_version
 from services.policy.routes.text_stream import Piece, TextStream
+
+FINGERPRINT = f"rlhf-services {service_version()}"
 
 
 def completion_answer(base: LanguageModel, body: CompletionRequest, done: EngineRequest) -> Completion:
@@ -53,6 +57,7 @@ def completion_answer(base: LanguageModel, body: CompletionRequest, done: Engine
         id=f"cmpl-{request_id.get()}",
         created=int(time.time()),
         model=body.model or base.name,
+        system_fingerprint=FINGERPRINT,
         choices=choices,
         usage=_usage(done.rows),
     )
@@ -75,6 +80,7 @@ def chat_answer(base: LanguageModel, body: ChatRequest, done: EngineRequest) -> 
         id=f"chatcmpl-{request_id.get()}",
         created=int(time.time()),
         model=body.model or base.name,
+        system_fingerprint=FINGERPRINT,
         choices=choices,
         usage=_usage(done.rows),
     )
@@ -112,9 +118,14 @@ class OpenAiFeed:
 
     def __init__(self, base: LanguageModel, body: OpenAiSampling, running: EngineRequest) -> None:
         """Args: base, of the tokenizer; body, what was asked; running, the request."""
-        self._tokenizer, self._model, self._running = base.tokenizer, body.model or base.name, running
+        self._tokenizer, self._running = base.tokenizer, running
         self._wants_usage = body.stream_options is not None and body.stream_options.include_usage
-        self._id, self._created = f"{self.prefix}-{request_id.get()}", int(time.time())
+        self._envelope: dict[str, Any] = {
+            "id": f"{self.prefix}-{request_id.get()}",
+            "created": int(time.time()),
+            "model": body.model or base.name,
+            "system_fingerprint": FINGERPRINT,
+        }
         self._readers = [Reader(row, TextStream(base.tokenizer, row.sampling.stop)) for row in running.rows]
 
 
@@ -149,7 +160,7 @@ class CompletionFeed(OpenAiFeed):
         return [self._chunk([], _usage(self._running.rows))] if self._wants_usage else []
 
     def _chunk(self, choices: list[CompletionChunkChoice], usage: Usage | None = None) -> CompletionChunk:
-        return CompletionChunk(id=self._id, created=self._created, model=self._model, choices=choices, usage=usage)
+        return CompletionChunk(**self._envelope, choices=choices, usage=usage)
 
 
 class ChatFeed(OpenAiFeed):
@@ -187,7 +198,7 @@ class ChatFeed(OpenAiFeed):
         return [self._chunk([], _usage(self._running.rows))] if self._wants_usage else []
 
     def _chunk(self, choices: list[ChatChunkChoice], usage: Usage | None = None) -> ChatChunk:
-        return ChatChunk(id=self._id, created=self._created, model=self._model, choices=choices, usage=usage)
+        return ChatChunk(**self._envelope, choices=choices, usage=usage)
 
 
 def _all_pieces(tokenizer: PreTrainedTokenizerBase, row: Row) -> list[Piece]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from rlhf.artifacts.store import ArtifactStore
@@ -51,12 +52,12 @@ def neo_client(tmp_path_factory: pytest.TempPathFactory, store: ArtifactStore) -
         yield client
 
 
-@pytest.fixture(scope="session")
-def url(model_folder: Path, store: ArtifactStore) -> Iterator[str]:
-    """The service, served by uvicorn as in production."""
+@contextmanager
+def served(model_folder: Path, store: ArtifactStore) -> Iterator[tuple[str, FastAPI]]:
+    """The service, served by uvicorn as in production: its URL, and the application behind it."""
     port = free_port()
-    settings = PolicySettings(model=str(model_folder), store=store.root, api_key=KEY, threads=1)
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=port, log_level="warning"))
+    app = create_app(PolicySettings(model=str(model_folder), store=store.root, api_key=KEY, threads=1))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     url = f"http://127.0.0.1:{port}"
@@ -64,6 +65,12 @@ def url(model_folder: Path, store: ArtifactStore) -> Iterator[str]:
     while not (server.started and httpx.get(f"{url}/ready").status_code == 200):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    yield url
+    yield url, app
     server.should_exit = True
     thread.join(60)
+
+
+@pytest.fixture(scope="session")
+def url(model_folder: Path, store: ArtifactStore) -> Iterator[str]:
+    with served(model_folder, store) as (url, _):
+        yield url

@@ -143,6 +143,38 @@ def test_an_error_after_the_first_token_is_an_event(client: TestClient) -> None:
     assert "after 255 tokens no token was allowed" in error.error
 
 
+def test_such_an_event_is_the_clients_error(ai: openai.OpenAI) -> None:
+    extra = {"min_tokens": 300, "no_repeat_ngram_size": 1}
+    pieces = ai.completions.create(model="base", prompt="hi", max_tokens=300, stream=True, extra_body=extra)
+    with pytest.raises(openai.APIError) as caught:
+        list(pieces)
+    assert "no token was allowed" in caught.value.body
+
+
+def test_the_client_puts_deltas_together_to_the_whole_answer(ai: openai.OpenAI) -> None:
+    settings = {"model": "base", "messages": TURNS, "n": 2, "seed": 5, "max_tokens": 12, "temperature": 0.8}
+    whole = ai.chat.completions.create(**settings)
+    with ai.chat.completions.stream(**settings) as stream:
+        stream.until_done()
+        # The final completion is refused by the client where a length limit ended it; this is the same before that.
+        together = stream.current_completion_snapshot
+    assert [(c.message.role, c.message.content, c.finish_reason) for c in together.choices] == [
+        (c.message.role, c.message.content, c.finish_reason) for c in whole.choices
+    ]
+    assert together.system_fingerprint == whole.system_fingerprint != ""
+
+
+def test_a_delta_has_only_what_is_new(client: TestClient) -> None:
+    body = {"messages": TURNS, "max_tokens": 3, "temperature": 0, "stream": True}
+    lines = client.post("/v1/chat/completions", json=body).text.split("\n\n")
+    events = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+    assert set(events[0]) == {"id", "object", "created", "model", "system_fingerprint", "choices", "usage"}
+    deltas = [event["choices"][0]["delta"] for event in events]
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    assert all(set(delta) == {"content"} for delta in deltas[1:])
+    assert len({event["id"] for event in events}) == 1
+
+
 def test_stop_text_parts_and_the_developer_role(client: TestClient, ai: openai.OpenAI) -> None:
     parts = [
         {"role": "developer", "content": "be brief"},

@@ -171,6 +171,10 @@ def test_a_stream_has_one_event_a_token_and_the_text_in_the_last(client: TestCli
     }
     assert "".join(e["token"]["text"] for e in told if not e["token"]["special"]) == whole.generated_text
     assert all(len(event["top_tokens"]) == 2 for event in told)
+    for event in told:
+        assert set(event) == {"index", "token", "top_tokens", "generated_text", "details"}
+        for token in (event["token"], *event["top_tokens"]):
+            assert set(token) == {"id", "text", "logprob", "special"}
 
 
 def test_what_a_stream_cannot_have_is_named(client: TestClient) -> None:
