@@ -40,19 +40,3 @@ def cut_at_stop(text: str, stops: list[str]) -> str:
 def decode_text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     """Token ids as text, special tokens left out."""
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-
-def token_texts(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
-    """The text that each token adds; "" while a character is incomplete. Special tokens are shown."""
-    pieces: list[str] = []
-    # From `prefix` on is decoded, since a token's text may depend on the one before; up to `done` was shown already.
-    prefix, done = 0, 0
-    for end in range(1, len(ids) + 1):
-        shown = str(tokenizer.decode(ids[prefix:done], skip_special_tokens=False, clean_up_tokenization_spaces=False))
-        text = str(tokenizer.decode(ids[prefix:end], skip_special_tokens=False, clean_up_tokenization_spaces=False))
-        if len(text) > len(shown) and not text.endswith("�"):
-            pieces.append(text[len(shown) :])
-            prefix, done = done, end
-        else:
-            pieces.append("")
-    return pieces

@@ -35,7 +35,7 @@ from rlhf.serving.logs import request_id
 from services.policy.engine.requests import EngineRequest
 from services.policy.engine.rows import Row
 from services.policy.routes.info import service_version
-from services.policy.routes.text_stream import Piece, TextStream
+from services.policy.routes.text_stream import Piece, TextStream, pieces_of
 
 FINGERPRINT = f"rlhf-services {service_version()}"
 
@@ -44,7 +44,7 @@ def completion_answer(base: LanguageModel, body: CompletionRequest, done: Engine
     """OpenAI's completion object of a finished request."""
     choices = []
     for index, row in enumerate(done.outcome.result().rows):
-        pieces = _visible(_all_pieces(base.tokenizer, row))
+        pieces = _visible(pieces_of(base.tokenizer, row.token_ids, row.sampling.stop))
         choices.append(
             CompletionChoice(
                 index=index,
@@ -67,7 +67,7 @@ def chat_answer(base: LanguageModel, body: ChatRequest, done: EngineRequest) -> 
     """OpenAI's chat completion object of a finished request."""
     choices = []
     for index, row in enumerate(done.outcome.result().rows):
-        pieces = _visible(_all_pieces(base.tokenizer, row))
+        pieces = _visible(pieces_of(base.tokenizer, row.token_ids, row.sampling.stop))
         choices.append(
             ChatChoice(
                 index=index,
@@ -199,11 +199,6 @@ class ChatFeed(OpenAiFeed):
 
     def _chunk(self, choices: list[ChatChunkChoice], usage: Usage | None = None) -> ChatChunk:
         return ChatChunk(**self._envelope, choices=choices, usage=usage)
-
-
-def _all_pieces(tokenizer: PreTrainedTokenizerBase, row: Row) -> list[Piece]:
-    stream = TextStream(tokenizer, row.sampling.stop)
-    return [piece for token in row.token_ids for piece in stream.add(token)] + stream.finish()
 
 
 def _visible(pieces: list[Piece]) -> list[Piece]:

@@ -130,3 +130,9 @@ class TextStream:
 
     def _decode(self, ids: list[int], *, special: bool = False) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=not special, clean_up_tokenization_spaces=False))
+
+
+def pieces_of(tokenizer: PreTrainedTokenizerBase, ids: list[int], stops: list[str]) -> list[Piece]:
+    """The pieces of a response that is complete, one a token, as its stream would give them."""
+    text = TextStream(tokenizer, stops)
+    return [piece for token in ids for piece in text.add(token)] + text.finish()

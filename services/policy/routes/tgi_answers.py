@@ -23,8 +23,8 @@ from rlhf.lm.loading import LanguageModel
 from rlhf.serving.service import describe_validation
 from services.policy.engine.requests import EngineRequest, Outcome
 from services.policy.engine.rows import Extras, Row
-from services.policy.engine.stops import cut_at_stop, decode_text, token_texts
-from services.policy.routes.text_stream import Piece, TextStream
+from services.policy.engine.stops import cut_at_stop, decode_text
+from services.policy.routes.text_stream import Piece, TextStream, pieces_of
 
 DEFAULT_NEW_TOKENS = 100
 NOT_OFFERED = ("grammar", "watermark")
@@ -157,9 +157,7 @@ class TgiFeed:
 
     def _event(self, piece: Piece) -> TgiStreamResponse:
         row, at = self._row, piece.index
-        token = TgiToken(
-            id=row.token_ids[at], text=piece.text, logprob=row.behavior_logprobs[at], special=piece.special
-        )
+        token = _token(row, piece)
         top = _top_tokens(self._base.tokenizer, row.top_logprobs[at]) if row.top_logprobs else []
         return TgiStreamResponse(index=at + 1, token=token, top_tokens=top)
 
@@ -170,29 +168,30 @@ def _full_text(base: LanguageModel, request: TgiRequest, given: TgiParameters, r
 
 
 def _sequence(tokenizer: PreTrainedTokenizerBase, row: Row, seed: int | None) -> TgiSequence:
-    special = frozenset(tokenizer.all_special_ids)
-    texts = token_texts(tokenizer, row.token_ids)
+    pieces = pieces_of(tokenizer, row.token_ids, row.sampling.stop)
     return TgiSequence(
         finish_reason=row.ended_by,
         generated_tokens=len(row.token_ids),
         seed=seed,
         prefill=_prefill(tokenizer, row),
-        tokens=[
-            TgiToken(id=token, text=text, logprob=logprob, special=token in special)
-            for token, text, logprob in zip(row.token_ids, texts, row.behavior_logprobs, strict=True)
-        ],
+        tokens=[_token(row, piece) for piece in pieces],
         top_tokens=[_top_tokens(tokenizer, top) for top in row.top_logprobs],
     )
+
+
+def _token(row: Row, piece: Piece) -> TgiToken:
+    at = piece.index
+    return TgiToken(id=row.token_ids[at], text=piece.text, logprob=row.behavior_logprobs[at], special=piece.special)
 
 
 def _prefill(tokenizer: PreTrainedTokenizerBase, row: Row) -> list[TgiPrefillToken]:
     if row.prompt_logprobs is None:
         return []
-    texts = token_texts(tokenizer, row.prompt_ids)
+    pieces = pieces_of(tokenizer, row.prompt_ids, [])
     logprobs = [None, *row.prompt_logprobs]
     return [
-        TgiPrefillToken(id=token, text=text, logprob=logprob)
-        for token, text, logprob in zip(row.prompt_ids, texts, logprobs, strict=True)
+        TgiPrefillToken(id=token, text=piece.text, logprob=logprob)
+        for token, piece, logprob in zip(row.prompt_ids, pieces, logprobs, strict=True)
     ]
 
 

@@ -1,7 +1,7 @@
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from services.policy.engine.stops import StopMatcher, cut_at_stop, decode_text, token_texts
+from services.policy.engine.stops import StopMatcher, cut_at_stop, decode_text
 from tests.tiny_models import save_tokenizer
 
 EOS = 257
@@ -54,8 +54,3 @@ def test_text_is_cut_before_the_first_stop_text() -> None:
 
 def test_text_leaves_special_tokens_out(tokenizer: PreTrainedTokenizerFast) -> None:
     assert decode_text(tokenizer, [*ids_of(tokenizer, "hi"), EOS]) == "hi"
-
-
-def test_token_texts_join_to_the_text_and_hold_whole_characters(tokenizer: PreTrainedTokenizerFast) -> None:
-    pieces = token_texts(tokenizer, [*ids_of(tokenizer, "a🙂é!"), EOS])
-    assert pieces == ["a", "", "", "", "🙂", "", "é", "!", "<|im_end|>"]

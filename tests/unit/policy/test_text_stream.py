@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from services.policy.engine.stops import cut_at_stop, decode_text
-from services.policy.routes.text_stream import TextStream
+from services.policy.routes.text_stream import TextStream, pieces_of
 from tests.tiny_models import save_tokenizer
 
 
@@ -111,3 +111,10 @@ def test_a_character_is_given_when_it_is_whole(tokenizer: PreTrainedTokenizerBas
 def test_special_tokens_are_shown_apart(tokenizer: PreTrainedTokenizerBase) -> None:
     pieces = TextStream(tokenizer, []).add(257)
     assert [(piece.text, piece.special) for piece in pieces] == [("<|im_end|>", True)]
+
+
+def test_pieces_of_a_whole_response_hold_whole_characters(tokenizer: PreTrainedTokenizerBase) -> None:
+    ids = [*ids_of(tokenizer, "a🙂é!"), 257]
+    texts = [piece.text for piece in pieces_of(tokenizer, ids, [])]
+    assert texts == ["a", "", "", "", "🙂", "", "é", "!", "<|im_end|>"]
+    assert [piece.text for piece in pieces_of(tokenizer, ids, ["é!"])] == [*texts[:6], "", "", "<|im_end|>"]
