@@ -18,9 +18,11 @@ class SamplingParams(Contract):
     min_new_tokens: int = Field(0, ge=0, le=32768, description="EOS is not sampled before this many tokens")
     temperature: float = Field(1.0, ge=0.0, le=100.0, description="0 means greedy; logits are divided by it")
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="nucleus: the smallest set with this probability")
-    top_k: int = Field(0, ge=0, description="keep the k most likely tokens; 0 means all")
+    top_k: int = Field(0, ge=0, lt=2**31, description="keep the k most likely tokens; 0 means all")
     min_p: float = Field(0.0, ge=0.0, le=1.0, description="keep tokens this likely relative to the likeliest; 0: all")
-    typical_p: float = Field(1.0, gt=0.0, le=1.0, description="locally typical: mass of the tokens nearest the entropy")
+    typical_p: float = Field(
+        1.0, ge=1e-6, le=1.0, description="locally typical: mass of the tokens nearest the entropy"
+    )
     repetition_penalty: float = Field(
         1.0, gt=0.0, le=10.0, description="CTRL penalty over prompt and response tokens; 1 means none"
     )

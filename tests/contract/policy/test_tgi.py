@@ -104,6 +104,8 @@ def test_best_of_one_is_what_there_is_anyway(client: TestClient) -> None:
         ({"top_p": 0}, "parameters.top_p"),
         ({"top_p": 1}, "parameters.top_p"),
         ({"typical_p": 1}, "parameters.typical_p"),
+        ({"typical_p": 5e-324}, "parameters.typical_p"),  # 0 in float32
+        ({"top_k": 2**63}, "parameters.top_k"),  # no int64
         ({"stop": ["a", "b", "c", "d", "e"]}, "parameters.stop"),
         ({"best_of": 2}, "parameters.best_of=2 needs sampling"),
         ({"best_of": 17, "do_sample": True}, "parameters.best_of"),
