@@ -203,7 +203,10 @@ class Engine:
 
     def _ready_requests(self) -> list[EngineRequest]:
         """Requests whose adapter can be computed with, oldest first; with the lock held."""
-        self._queue = deque(request for request in self._queue if not request.abandoned.is_set())
+        for request in [request for request in self._queue if request.abandoned.is_set()]:
+            self._queue.remove(request)
+            if request not in self._running and not request.outcome.done():
+                instruments.observe_failure("cancelled")
         ready: list[EngineRequest] = []
         failed: dict[str | None, ServiceError] = {}
         for request in list(self._queue):
@@ -281,7 +284,6 @@ class Engine:
         for request in list(self._running):
             if request.settle():
                 self._running.remove(request)
-                instruments.observe(request)
         rows = [batch.rows for batch in self._batches.values()]
         instruments.BATCH_ROWS.set(sum(len(own) for own in rows))
         instruments.BATCH_TOKENS.set(reserved_tokens(rows))

@@ -39,15 +39,13 @@ ADAPTERS = Gauge("rlhf_policy_adapters_loaded", "Adapters held in memory")
 ADAPTER_BYTES = Gauge("rlhf_policy_adapter_bytes", "Bytes of their merged weights")
 
 
-def observe(request: EngineRequest) -> None:
-    """Counts a request that is answered, failed, or given up by who sent it."""
-    if not request.outcome.done():
-        FAILURE.labels("cancelled").inc()
-        return
-    error = request.outcome.exception() if not request.outcome.cancelled() else None
-    if request.outcome.cancelled() or error is not None:
-        FAILURE.labels(getattr(error, "error_type", "cancelled")).inc()
-        return
+def observe_failure(kind: str) -> None:
+    """Counts a request that was queued and is not answered with text. Args: kind, of the error, or `cancelled`."""
+    FAILURE.labels(kind).inc()
+
+
+def observe_success(request: EngineRequest) -> None:
+    """Counts a request whose rows are all done; before who waits for it is told."""
     now, started = time.monotonic(), request.started_at or request.queued_at
     lengths = [len(row.token_ids) for row in request.rows]
     SUCCESS.inc()
@@ -55,8 +53,7 @@ def observe(request: EngineRequest) -> None:
     INFERENCE_SECONDS.observe(now - started)
     REQUEST_SECONDS.observe(now - request.queued_at)
     TOKEN_SECONDS.observe((now - started) / max(lengths))
-    if request.first_token_at is not None:
-        FIRST_TOKEN_SECONDS.observe(request.first_token_at - request.queued_at)
+    FIRST_TOKEN_SECONDS.observe((request.first_token_at or now) - request.queued_at)
     for row, length in zip(request.rows, lengths, strict=True):
         INPUT_TOKENS.observe(len(row.prompt_ids))
         GENERATED_TOKENS.observe(length)

@@ -13,8 +13,14 @@ from dataclasses import dataclass, field
 from rlhf.contracts.errors import InvalidInput, ServiceError, TooLarge
 from rlhf.contracts.policy import SamplingParams
 from rlhf.lm.loading import LanguageModel
+from services.policy.engine import instruments
 from services.policy.engine.rows import Extras, Row, UniformStream, sample_seed
 from services.policy.engine.stops import StopMatcher
+
+SMALLEST_TEMPERATURE = 1e-4
+"""Logits divided by less leave what float32 can add up."""
+SMALLEST_PENALTY = 1e-2
+"""As with the temperature: positive logits are divided by it."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +80,14 @@ class EngineRequest:
         self.abandoned.set()
         with self._answering:
             if not self.outcome.done():
+                instruments.observe_failure(error.error_type)
                 self.outcome.set_exception(error)
         self.progressed()
 
     def settle(self) -> bool:
         """Answers when every row is done, or one has failed. Returns whether nothing is left to do for it."""
+        if self.first_token_at is None and any(row.token_ids for row in self.rows):
+            self.first_token_at = time.monotonic()
         failure = next((row.failure for row in self.rows if row.failure is not None), None)
         if failure is not None:
             self.fail(failure)
@@ -87,11 +96,13 @@ class EngineRequest:
             outcome = Outcome(self.rows, started - self.queued_at, time.monotonic() - started)
             with self._answering:
                 if not self.outcome.done():
+                    instruments.observe_success(self)
                     self.outcome.set_result(outcome)
-        if self.first_token_at is None and any(row.token_ids for row in self.rows):
-            self.first_token_at = time.monotonic()
+        elif self.abandoned.is_set() and not self.outcome.done():
+            instruments.observe_failure("cancelled")
+            return True
         self.progressed()
-        return self.abandoned.is_set() or self.outcome.done()
+        return self.outcome.done()
 
 
 def build_request(
@@ -151,6 +162,13 @@ def check_sampling(sampling: SamplingParams) -> None:
             f"min_new_tokens={sampling.min_new_tokens} exceeds max_new_tokens={sampling.max_new_tokens}; "
             f"lower it to {sampling.max_new_tokens} or less"
         )
+    if 0 < sampling.temperature < SMALLEST_TEMPERATURE:
+        raise InvalidInput(
+            f"temperature={sampling.temperature} is too small to divide by; send 0 for greedy decoding, or at least "
+            f"{SMALLEST_TEMPERATURE}"
+        )
+    if sampling.repetition_penalty < SMALLEST_PENALTY:
+        raise InvalidInput(f"repetition_penalty={sampling.repetition_penalty} is under {SMALLEST_PENALTY}; raise it")
     if "" in sampling.stop:
         raise InvalidInput("stop has an empty text, which would end every response at once; remove it")
 

@@ -50,3 +50,15 @@ def test_a_stream_depends_on_its_seed_alone() -> None:
     assert numbers != [other.next() for _ in range(200)]
     assert all(0 <= number < 1 for number in numbers)
     assert len(set(numbers)) > 190
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"temperature": 1e-30}, "temperature=1e-30 is too small to divide by; send 0"),
+        ({"repetition_penalty": 1e-30}, "repetition_penalty=1e-30 is under 0.01"),
+    ],
+)
+def test_settings_that_leave_no_numbers(settings: dict, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        check_sampling(SamplingParams(**settings))
