@@ -46,6 +46,7 @@ class ReturnOptions(Contract):
     token_ids: bool = False
     logprobs: bool = False
     prompt_token_ids: bool = False
+    top_logprobs: int = Field(0, ge=0, le=20, description="so many of the likeliest tokens at each step")
 
 
 class GenerateRequest(Contract):
@@ -57,6 +58,13 @@ class GenerateRequest(Contract):
     adapter: ArtifactRef | None = Field(None, description="`job@version`; null is the base model")
     sampling: SamplingParams = Field(default_factory=SamplingParams)
     returns: ReturnOptions = Field(default_factory=ReturnOptions, alias="return")
+
+
+class TopToken(Contract):
+    """A token that could have been sampled, with its log-probability under the distribution sampled from."""
+
+    id: int
+    logprob: float
 
 
 class Generation(Contract):
@@ -74,6 +82,7 @@ class Generation(Contract):
     model_logprobs: list[float] | None = Field(
         None, description="natural log-probability of each token under the plain model at this temperature"
     )
+    top_logprobs: list[list[TopToken]] | None = Field(None, description="at each step, best first")
     prompt_token_ids: list[int] | None = None
     seed: int = Field(description="the seed this sample was drawn with")
 

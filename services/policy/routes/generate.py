@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request, Response
@@ -15,6 +16,7 @@ from rlhf.contracts.policy import (
     GenerateResponse,
     GenerateTimings,
     Generation,
+    TopToken,
 )
 from rlhf.contracts.tgi import TgiRequest, TgiResponse
 from rlhf.lm.chat import encode_prompt
@@ -67,7 +69,8 @@ def submit_native(engine: Engine, body: GenerateRequest) -> EngineRequest:
     for stop in body.sampling.stop:
         check_text("sampling.stop", stop)
     prompts = [encode_prompt(engine.base.tokenizer, prompt) for prompt in body.prompts]
-    return engine.submit(prompts, body.sampling, body.adapter, Extras(model_logprobs=body.returns.logprobs))
+    extras = Extras(model_logprobs=body.returns.logprobs, top_logprobs=body.returns.top_logprobs)
+    return engine.submit(prompts, body.sampling, body.adapter, extras)
 
 
 def native_answer(base: LanguageModel, body: GenerateRequest, done: EngineRequest) -> GenerateResponse:
@@ -93,6 +96,12 @@ def _generation(base: LanguageModel, body: GenerateRequest, row: Row, seed: int)
         token_ids=row.token_ids if returns.token_ids else None,
         behavior_logprobs=row.behavior_logprobs if returns.logprobs else None,
         model_logprobs=row.model_logprobs if returns.logprobs else None,
+        top_logprobs=[_top(top) for top in row.top_logprobs] if returns.top_logprobs else None,
         prompt_token_ids=row.prompt_ids if returns.prompt_token_ids else None,
         seed=seed,
     )
+
+
+def _top(tokens: list[tuple[int, float]]) -> list[TopToken]:
+    """Without those that filters ban."""
+    return [TopToken(id=token, logprob=logprob) for token, logprob in tokens if math.isfinite(logprob)]

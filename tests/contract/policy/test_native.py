@@ -1,5 +1,6 @@
 """The native dialect: what is answered, and what is refused with which words."""
 
+import math
 import threading
 import time
 from pathlib import Path
@@ -216,6 +217,15 @@ def test_info_names_model_and_limits(client: TestClient) -> None:
     info = client.get("/info").json()
     assert (info["model_id"], info["model_type"], info["max_total_tokens"]) == ("tiny-llama", "llama", 512)
     assert info["max_request_rows"] == 50
+
+
+def test_the_likeliest_tokens_are_those_left_by_the_filters(client: TestClient) -> None:
+    answer = ask(client, ["hi"], {"top_logprobs": 5, "logprobs": True}, sampling={"top_k": 3, "max_new_tokens": 6})
+    result = answer.results[0]
+    assert [len(top) for top in result.top_logprobs] == [3] * result.generated_tokens
+    for chosen, top in zip(result.behavior_logprobs, result.top_logprobs, strict=True):
+        assert chosen in [pytest.approx(token.logprob) for token in top]
+        assert sum(math.exp(token.logprob) for token in top) == pytest.approx(1)
 
 
 def test_metrics_count_tokens(client: TestClient) -> None:
