@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.contracts.openai import (
@@ -111,8 +113,8 @@ class Reader:
         return bool(self.pieces)
 
 
-class OpenAiFeed:
-    """What both streams share. Subclasses make the events."""
+class OpenAiFeed(ABC):
+    """What both streams share. Subclasses say what a choice and a chunk are."""
 
     prefix: str
 
@@ -128,6 +130,23 @@ class OpenAiFeed:
         }
         self._readers = [Reader(row, TextStream(base.tokenizer, row.sampling.stop)) for row in running.rows]
 
+    def news(self) -> list[BaseModel]:
+        """See Feed."""
+        readers = [(index, reader) for index, reader in enumerate(self._readers) if not reader.finished]
+        return [self._chunk([self._choice(index, reader)]) for index, reader in readers if reader.advance()]
+
+    def rest(self) -> list[BaseModel]:
+        """See Feed."""
+        return [self._chunk([], _usage(self._running.rows))] if self._wants_usage else []
+
+    @abstractmethod
+    def _choice(self, index: int, reader: Reader) -> Any:
+        """What this response has more than before."""
+
+    @abstractmethod
+    def _chunk(self, choices: list[Any], usage: Usage | None = None) -> BaseModel:
+        """An event with these choices."""
+
 
 class CompletionFeed(OpenAiFeed):
     """The events of a completion's stream."""
@@ -139,25 +158,14 @@ class CompletionFeed(OpenAiFeed):
         super().__init__(base, body, running)
         self._reported = body.logprobs is not None
 
-    def news(self) -> list[CompletionChunk]:
-        """See Feed."""
-        events = []
-        for index, reader in enumerate(self._readers):
-            if not reader.finished and reader.advance():
-                row, pieces = reader.row, reader.pieces
-                logprobs = None
-                if self._reported:
-                    logprobs = _completion_logprobs(self._tokenizer, row, pieces, reader.given)
-                text = _text(pieces)
-                reader.given += len(text)
-                finish = _finish(row) if reader.finished else None
-                choice = CompletionChunkChoice(index=index, text=text, finish_reason=finish, logprobs=logprobs)
-                events.append(self._chunk([choice]))
-        return events
-
-    def rest(self) -> list[CompletionChunk]:
-        """See Feed."""
-        return [self._chunk([], _usage(self._running.rows))] if self._wants_usage else []
+    def _choice(self, index: int, reader: Reader) -> CompletionChunkChoice:
+        logprobs = None
+        if self._reported:
+            logprobs = _completion_logprobs(self._tokenizer, reader.row, reader.pieces, reader.given)
+        text = _text(reader.pieces)
+        reader.given += len(text)
+        finish = _finish(reader.row) if reader.finished else None
+        return CompletionChunkChoice(index=index, text=text, finish_reason=finish, logprobs=logprobs)
 
     def _chunk(self, choices: list[CompletionChunkChoice], usage: Usage | None = None) -> CompletionChunk:
         return CompletionChunk(**self._envelope, choices=choices, usage=usage)
@@ -174,28 +182,22 @@ class ChatFeed(OpenAiFeed):
         self._reported = body.logprobs
         self._greeted = False
 
-    def news(self) -> list[ChatChunk]:
+    def news(self) -> list[BaseModel]:
         """See Feed."""
-        events = []
-        if not self._greeted:
-            self._greeted = True
-            first = ChatDelta(role="assistant", content="")
-            events += [self._chunk([ChatChunkChoice(index=i, delta=first)]) for i in range(len(self._readers))]
-        for index, reader in enumerate(self._readers):
-            if not reader.finished and reader.advance():
-                row, pieces = reader.row, reader.pieces
-                choice = ChatChunkChoice(
-                    index=index,
-                    delta=ChatDelta(content=_text(pieces)),
-                    finish_reason=_finish(row) if reader.finished else None,
-                    logprobs=_chat_logprobs(self._tokenizer, row, pieces) if self._reported else None,
-                )
-                events.append(self._chunk([choice]))
-        return events
+        if self._greeted:
+            return super().news()
+        self._greeted = True
+        first = ChatDelta(role="assistant", content="")
+        greetings = [ChatChunkChoice(index=index, delta=first) for index in range(len(self._readers))]
+        return [*(self._chunk([greeting]) for greeting in greetings), *super().news()]
 
-    def rest(self) -> list[ChatChunk]:
-        """See Feed."""
-        return [self._chunk([], _usage(self._running.rows))] if self._wants_usage else []
+    def _choice(self, index: int, reader: Reader) -> ChatChunkChoice:
+        return ChatChunkChoice(
+            index=index,
+            delta=ChatDelta(content=_text(reader.pieces)),
+            finish_reason=_finish(reader.row) if reader.finished else None,
+            logprobs=_chat_logprobs(self._tokenizer, reader.row, reader.pieces) if self._reported else None,
+        )
 
     def _chunk(self, choices: list[ChatChunkChoice], usage: Usage | None = None) -> ChatChunk:
         return ChatChunk(**self._envelope, choices=choices, usage=usage)
