@@ -52,7 +52,7 @@ def observe_success(request: EngineRequest) -> None:
     QUEUE_SECONDS.observe(started - request.queued_at)
     INFERENCE_SECONDS.observe(now - started)
     REQUEST_SECONDS.observe(now - request.queued_at)
-    TOKEN_SECONDS.observe((now - started) / max(lengths))
+    TOKEN_SECONDS.observe((now - started) / max(lengths, default=1))
     FIRST_TOKEN_SECONDS.observe((request.first_token_at or now) - request.queued_at)
     for row, length in zip(request.rows, lengths, strict=True):
         INPUT_TOKENS.observe(len(row.prompt_ids))
