@@ -7,25 +7,42 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 
 @dataclass(frozen=True)
-class LanguageModel:
-    """A base model with its tokenizer.
+class TextModel:
+    """What is known of a base model without its weights, which may be elsewhere.
 
     Attributes:
         name: what the user calls it: the folder's name or the Hub id.
-        model: in evaluation mode (dropout off), gradients off.
         eos_ids: every token id that ends a response.
         max_positions: most tokens of prompt and response together.
     """
 
     name: str
-    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     eos_ids: tuple[int, ...]
     max_positions: int
+
+
+@dataclass(frozen=True)
+class LanguageModel(TextModel):
+    """A base model with its tokenizer and its weights.
+
+    Attributes:
+        model: in evaluation mode (dropout off), gradients off.
+    """
+
+    model: PreTrainedModel
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -53,13 +70,40 @@ def load_language_model(source: str, *, device: str = "cpu", dtype: torch.dtype 
     tokenizer = load_tokenizer(source)
     model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True, trust_remote_code=False)
     model.to(device).eval().requires_grad_(False)
-    eos = model.generation_config.eos_token_id if model.generation_config is not None else None
+    known = _text_model(source, tokenizer, model.config, model.generation_config)
+    return LanguageModel(**vars(known), model=model)
+
+
+def load_text_model(source: str) -> tuple[TextModel, str]:
+    """Loads tokenizer and configuration of a model whose weights another server holds.
+
+    Args:
+        source: a local folder or a Hub id; no weights are needed there.
+
+    Returns:
+        The model, and the family of its architecture.
+
+    Raises:
+        OSError: the source does not exist or lacks a tokenizer or config.json; the message says which.
+    """
+    tokenizer = load_tokenizer(source)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    try:
+        generation = GenerationConfig.from_pretrained(source)
+    except OSError:
+        # Made from config.json, as transformers does where a model brings none.
+        generation = GenerationConfig.from_model_config(config)
+    return _text_model(source, tokenizer, config, generation), str(config.model_type)
+
+
+def _text_model(
+    source: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, generation: GenerationConfig | None
+) -> TextModel:
+    eos = None if generation is None else generation.eos_token_id
     listed = [eos] if isinstance(eos, int) else list(eos or [])
-    name = Path(source).name if Path(source).exists() else source
-    return LanguageModel(
-        name=name,
-        model=model,
+    return TextModel(
+        name=Path(source).name if Path(source).exists() else source,
         tokenizer=tokenizer,
         eos_ids=tuple(dict.fromkeys([int(tokenizer.eos_token_id), *listed])),
-        max_positions=int(getattr(model.config, "max_position_embeddings", 2048)),
+        max_positions=int(getattr(config, "max_position_embeddings", 2048)),
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from rlhf.contracts.errors import InvalidInput, ServiceError, TooLarge
 from rlhf.contracts.policy import SamplingParams
-from rlhf.lm.loading import LanguageModel
+from rlhf.lm.loading import TextModel
 from services.policy.engine import instruments
 from services.policy.engine.rows import Extras, Row, UniformStream, sample_seed
 from services.policy.engine.stops import StopMatcher
@@ -106,7 +106,7 @@ class EngineRequest:
 
 
 def build_request(
-    base: LanguageModel,
+    base: TextModel,
     prompts: list[list[int]],
     sampling: SamplingParams,
     adapter: str | None,

@@ -53,7 +53,7 @@ def tiny_gpt_neo(seed: int = 0) -> LanguageModel:
 
 def _frozen(model: Any) -> LanguageModel:
     model.eval().requires_grad_(False)
-    return LanguageModel("tiny", model, tokenizer=None, eos_ids=(EOS,), max_positions=128)  # type: ignore[arg-type]
+    return LanguageModel("tiny", model=model, tokenizer=None, eos_ids=(EOS,), max_positions=128)  # type: ignore[arg-type]
 
 
 def make_batch(
