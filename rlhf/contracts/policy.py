@@ -80,7 +80,9 @@ class Generation(Contract):
         None, description="natural log-probability of each token under the distribution sampled from"
     )
     model_logprobs: list[float] | None = Field(
-        None, description="natural log-probability of each token under the plain model at this temperature"
+        None,
+        description="natural log-probability of each token under the plain model at this temperature; null from the "
+        "backends tgi and vllm when filters or penalties are on, since those servers tell one distribution only",
     )
     top_logprobs: list[list[TopToken]] | None = Field(None, description="at each step, best first")
     prompt_token_ids: list[int] | None = None

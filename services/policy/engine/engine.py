@@ -18,6 +18,7 @@ import torch
 from rlhf.contracts.errors import InternalError, Overloaded, ServiceError, Unavailable
 from rlhf.contracts.policy import SamplingParams
 from rlhf.lm.loading import LanguageModel
+from services.policy.backends.base import ModelFacts
 from services.policy.engine import instruments
 from services.policy.engine.adapters import AdapterLibrary
 from services.policy.engine.batch import Batch
@@ -60,6 +61,12 @@ class Engine:
         self._draining = self._stopped = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         library.on_loaded = self._wake
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What `/info` tells of the model."""
+        model = self.base.model
+        return ModelFacts(str(model.config.model_type), str(model.dtype).removeprefix("torch."), str(model.device))
 
     @property
     def adapters(self) -> list[str]:

@@ -95,7 +95,7 @@ def _generation(base: LanguageModel, body: GenerateRequest, row: Row, seed: int)
         generated_tokens=len(row.token_ids),
         token_ids=row.token_ids if returns.token_ids else None,
         behavior_logprobs=row.behavior_logprobs if returns.logprobs else None,
-        model_logprobs=row.model_logprobs if returns.logprobs else None,
+        model_logprobs=(row.model_logprobs or None) if returns.logprobs else None,
         top_logprobs=[_top(top) for top in row.top_logprobs] if returns.top_logprobs else None,
         prompt_token_ids=row.prompt_ids if returns.prompt_token_ids else None,
         seed=seed,

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from rlhf.contracts.base import ArtifactRef, Contract
 from rlhf.contracts.tgi import MAX_BEST_OF, MAX_STOP_SEQUENCES
+from services.policy.backends.base import Backend
 
 router = APIRouter(tags=["model"])
 
@@ -52,13 +53,12 @@ def service_version() -> str:
 @router.get("/info")
 async def info(request: Request) -> PolicyInfo:
     """The model and the limits of requests."""
-    engine = request.app.state.runtime.worker()
-    model = engine.base.model
+    engine: Backend = request.app.state.runtime.worker()
     return PolicyInfo(
         model_id=engine.base.name,
-        model_type=model.config.model_type,
-        model_dtype=str(model.dtype).removeprefix("torch."),
-        device=str(model.device),
+        model_type=engine.facts.model_type,
+        model_dtype=engine.facts.dtype,
+        device=engine.facts.device,
         version=service_version(),
         max_total_tokens=engine.base.max_positions,
         max_input_tokens=engine.base.max_positions - 1,
