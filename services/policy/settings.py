@@ -38,7 +38,7 @@ class PolicySettings(ServiceSettings, TorchSettings):
         "embedded", description="what computes: this process, or a server that has the same model; then no weights here"
     )
     backend_url: str | None = Field(
-        None, pattern=r"^https?://[^/]+(/.*)?$", description="of the server behind the backends tgi and vllm"
+        None, pattern=r"^https?://[^/@]+(/[^@]*)?$", description="of the server behind the backends tgi and vllm"
     )
     backend_api_key: SecretStr | None = Field(None, description="key that the server wants as a bearer token")
     backend_timeout_s: float = Field(600.0, gt=0, le=86400, description="seconds the server may take for a response")

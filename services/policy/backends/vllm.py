@@ -204,7 +204,7 @@ class VllmBackend(RemoteBackend):
 
     async def is_untrained(self, ref: str) -> bool:
         """Whether all its factors B are 0, as before the first update."""
-        folder = self._store.resolve("adapters", ref)
+        folder = await asyncio.to_thread(self._store.resolve, "adapters", ref)
         tensors = await asyncio.to_thread(load_file, folder / "adapter_model.safetensors")
         return not any(bool(tensor.any()) for name, tensor in tensors.items() if ".lora_B." in name)
 
