@@ -19,7 +19,7 @@ from tests.unit.policy.publishing import write_adapter
 from tests.vllm.server import start_vllm
 from tests.waiting import wait_ready
 
-pytestmark = [pytest.mark.vllm, pytest.mark.smollm2]
+pytestmark = [pytest.mark.vllm, pytest.mark.smollm2, pytest.mark.timeout(1200)]  # the server may take 900 s to start
 QUESTIONS = ["What is the capital of France?", "Name two fruits and say what colour each of them has."]
 
 
