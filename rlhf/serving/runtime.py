@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from rlhf.contracts.errors import Unavailable
+from rlhf.contracts.errors import Overloaded, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -94,3 +94,25 @@ class Runtime(Generic[W]):
         worker.start()
         self._worker = worker
         log.info("ready", extra={"model": self._model})
+
+
+def check_admission(service: str, *, stopping: bool, waiting: int, limit: int) -> None:
+    """Whether a worker takes one more request; with its lock held.
+
+    Args:
+        service: whose worker, for messages.
+        stopping: it drains, or has stopped.
+        waiting: requests in its queue.
+        limit: most of them, `RLHF_MAX_QUEUE`.
+
+    Raises:
+        Unavailable: it is stopping.
+        Overloaded: too many wait already.
+    """
+    if stopping:
+        raise Unavailable(f"{service} is stopping and takes no new requests; send it again soon", retry_after=2)
+    if waiting >= limit:
+        raise Overloaded(
+            f"{waiting} requests are waiting, the limit is {limit}; send it again later, or raise RLHF_MAX_QUEUE",
+            retry_after=2,
+        )

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from rlhf.contracts.errors import InternalError, Overloaded, ScoringFailed, ServiceError, Unavailable
+from rlhf.contracts.errors import InternalError, ScoringFailed, ServiceError, Unavailable
 from rlhf.contracts.reward import RewardSample, SampleFailure
 from rlhf.lm.exchanges import Exchange, encode_exchange
 from rlhf.lm.loading import LanguageModel
+from rlhf.serving.runtime import check_admission
 from services.reward.instruments import BATCH_SAMPLES, QUEUE
 from services.reward.library import BundleLibrary
 
@@ -82,14 +83,7 @@ class Scorer:
         """
         request = ScoreRequest(model, samples)
         with self._changed:
-            if self._draining:
-                raise Unavailable("reward is stopping and takes no new requests; send it again soon", retry_after=2)
-            if len(self._queue) >= self._max_queue:
-                raise Overloaded(
-                    f"{len(self._queue)} requests are waiting, the limit is {self._max_queue}; send it again later, "
-                    "or raise RLHF_MAX_QUEUE",
-                    retry_after=2,
-                )
+            check_admission("reward", stopping=self._draining, waiting=len(self._queue), limit=self._max_queue)
             self._queue.append(request)
             QUEUE.set(len(self._queue))
             self._changed.notify_all()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from rlhf.contracts.policy import SamplingParams
 from rlhf.lm.loading import TextModel
-from services.policy.engine.requests import EngineRequest, Limits
+from services.policy.engine.requests import PLAIN, EngineRequest, Limits, Notify, no_news
 from services.policy.engine.rows import Extras
 
 UNKNOWN = "unknown"
@@ -61,8 +60,8 @@ class Backend(Protocol):
         prompts: list[list[int]],
         sampling: SamplingParams,
         adapter: str | None = None,
-        extras: Extras = ...,
-        progressed: Callable[[], None] = ...,
+        extras: Extras = PLAIN,
+        progressed: Notify = no_news,
     ) -> EngineRequest:
         """Queues a request; its `outcome` is resolved later.
 

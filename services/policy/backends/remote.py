@@ -11,30 +11,25 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
-from rlhf.contracts.errors import Conflict, InternalError, Overloaded, ServiceError, Unavailable
+from rlhf.contracts.errors import Conflict, InternalError, ServiceError, Unavailable
 from rlhf.contracts.policy import SamplingParams
 from rlhf.lm.loading import TextModel
+from rlhf.serving.runtime import check_admission
 from services.policy.backends.adapters import RemoteAdapters
 from services.policy.backends.base import ModelFacts
 from services.policy.backends.server import Server
 from services.policy.backends.translation import Answered, fill
 from services.policy.engine import instruments
-from services.policy.engine.requests import EngineRequest, Limits, build_request
+from services.policy.engine.requests import PLAIN, EngineRequest, Limits, Notify, build_request, no_news
 from services.policy.engine.rows import Extras, Row, sample_seed
 
 log = logging.getLogger(__name__)
-PLAIN = Extras()
 LOOK_SECONDS = 0.05
 """How soon a request whose client has gone is hung up on."""
 PROBE_TEXT = "The quick brown fox jumps over the lazy"
 PROBE_TOKENS = 5
 """So many of the likeliest tokens are compared; TGI gives no more unless told to."""
-
-
-def _nothing() -> None:
-    pass
 
 
 class RemoteBackend(ABC):
@@ -60,7 +55,8 @@ class RemoteBackend(ABC):
         self._requests: dict[EngineRequest, asyncio.Task[None] | None] = {}
         self._changed = threading.Condition()
         self._draining = self._stopped = False
-        self._loop: asyncio.AbstractEventLoop | None = None
+        # Of the thread, there once it has begun.
+        self._loop: asyncio.AbstractEventLoop
         self._begun = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="backend", daemon=True)
 
@@ -109,22 +105,16 @@ class RemoteBackend(ABC):
         sampling: SamplingParams,
         adapter: str | None = None,
         extras: Extras = PLAIN,
-        progressed: Callable[[], None] = _nothing,
+        progressed: Notify = no_news,
     ) -> EngineRequest:
         """See Backend."""
         request = build_request(self.base, prompts, sampling, adapter, self.limits, extras)
         self.check(prompts, sampling, extras)
         request.progressed = progressed
         with self._changed:
-            if self._draining or self._loop is None:
-                raise Unavailable("policy is stopping and takes no new requests; send it again soon", retry_after=2)
             waiting = self._waiting()
-            if waiting >= self.limits.max_queue:
-                raise Overloaded(
-                    f"{waiting} requests are waiting, the limit is {self.limits.max_queue}; send it again later, or "
-                    "raise RLHF_MAX_QUEUE",
-                    retry_after=2,
-                )
+            stopping = self._draining or not self._begun.is_set()
+            check_admission("policy", stopping=stopping, waiting=waiting, limit=self.limits.max_queue)
             self._requests[request] = None
             instruments.QUEUE.set(waiting + 1)
             self._loop.call_soon_threadsafe(self._begin, request)

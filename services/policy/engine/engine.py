@@ -10,30 +10,26 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 
-from rlhf.contracts.errors import InternalError, Overloaded, ServiceError, Unavailable
+from rlhf.contracts.errors import InternalError, ServiceError, Unavailable
 from rlhf.contracts.policy import SamplingParams
 from rlhf.lm.loading import LanguageModel
+from rlhf.serving.runtime import check_admission
 from services.policy.backends.base import ModelFacts
 from services.policy.engine import instruments
 from services.policy.engine.adapters import AdapterLibrary
 from services.policy.engine.batch import Batch
 from services.policy.engine.forward import Forward
 from services.policy.engine.prefill import Prefill
-from services.policy.engine.requests import EngineRequest, Limits, build_request
+from services.policy.engine.requests import PLAIN, EngineRequest, Limits, Notify, build_request, no_news
 from services.policy.engine.rows import Extras, Row
 from services.policy.engine.schedule import reserved_tokens, take_rows
 
 log = logging.getLogger(__name__)
-PLAIN = Extras()
-
-
-def _nothing() -> None:
-    pass
 
 
 class Engine:
@@ -88,33 +84,14 @@ class Engine:
         sampling: SamplingParams,
         adapter: str | None = None,
         extras: Extras = PLAIN,
-        progressed: Callable[[], None] = _nothing,
+        progressed: Notify = no_news,
     ) -> EngineRequest:
-        """Queues a request; its `outcome` is resolved later.
-
-        Args:
-            prompts: token ids of each prompt.
-            sampling: for all of them.
-            adapter: `job@version`, or None for the base model.
-            extras: what to report besides tokens.
-            progressed: see EngineRequest.
-
-        Raises:
-            InvalidInput, TooLarge: the request cannot be served.
-            Overloaded: too many wait already.
-            Unavailable: the engine is stopping.
-        """
+        """See Backend."""
         request = build_request(self.base, prompts, sampling, adapter, self.limits, extras)
         request.progressed = progressed
         with self._changed:
-            if self._draining:
-                raise Unavailable("policy is stopping and takes no new requests; send it again soon", retry_after=2)
-            if len(self._queue) >= self.limits.max_queue:
-                raise Overloaded(
-                    f"{len(self._queue)} requests are waiting, the limit is {self.limits.max_queue}; send it again "
-                    "later, or raise RLHF_MAX_QUEUE",
-                    retry_after=2,
-                )
+            waiting = len(self._queue)
+            check_admission("policy", stopping=self._draining, waiting=waiting, limit=self.limits.max_queue)
             self._queue.append(request)
             instruments.QUEUE.set(len(self._queue))
             self._changed.notify_all()
@@ -169,44 +146,44 @@ class Engine:
 
     def _turn(self) -> None:
         """Computes a part of the prompts, then a token for every row unless prompts of the same requests go first."""
-        if self._begin_prefill() and self._prefill is not None:
-            self._advance_prefill(*self._prefill)
-        if self._begin_prefill() and not self._someone_benefits():
+        if begun := self._next_prefill():
+            self._advance_prefill(*begun)
+        if (waiting := self._next_prefill()) and not self._someone_benefits(waiting[1]):
             return
         for adapter, batch in list(self._batches.items()):
             self._step(adapter, batch)
 
-    def _someone_benefits(self) -> bool:
-        """Whether a token now brings any request nearer to its answer than computing the prompts that wait first.
+    def _someone_benefits(self, prefill: Prefill) -> bool:
+        """Whether a token now brings any request nearer to its answer than computing these prompts first.
 
         A request whose rows are not all running ends no sooner by it, and larger batches cost less a token.
         """
-        computing = set() if self._prefill is None else {id(row) for row in self._prefill[1].rows}
+        computing = {id(row) for row in prefill.rows}
         return any(
             not request.waiting and computing.isdisjoint(id(row) for row in request.rows) for request in self._running
         )
 
-    def _begin_prefill(self) -> bool:
-        """Whether there are prompts to compute: those of the prefill that goes on, or of rows that are let in now."""
+    def _next_prefill(self) -> tuple[str | None, Prefill] | None:
+        """Prompts to compute, and their adapter: of the prefill that goes on, or of rows that are let in now."""
         if self._prefill is not None:
-            return True
+            return self._prefill
         with self._changed:
             ready = self._ready_requests()
             if not ready:
-                return False
+                return None
             adapter = ready[0].adapter
-            if adapter not in self._batches and not self._library.acquire(adapter):
-                return False
             if adapter not in self._batches:
+                if not self._library.acquire(adapter):
+                    return None
                 self._batches[adapter] = Batch(self._forward, self.base.eos_ids)
             running = {key: batch.rows for key, batch in self._batches.items()}
             rows = take_rows(ready, running, self.limits)
             self._note_started(ready)
         if not rows:
             self._drop_if_empty(adapter)
-            return False
+            return None
         self._prefill = (adapter, Prefill(self._forward, rows))
-        return True
+        return self._prefill
 
     def _ready_requests(self) -> list[EngineRequest]:
         """Requests whose adapter can be computed with, oldest first; with the lock held."""

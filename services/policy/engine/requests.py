@@ -23,6 +23,15 @@ SMALLEST_PENALTY = 1e-2
 """As with the temperature: positive logits are divided by it."""
 
 
+Notify = Callable[[], None]
+PLAIN = Extras()
+"""Nothing besides tokens."""
+
+
+def no_news() -> None:
+    """For requests that nobody follows."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What the engine takes at once; see the settings of the same names."""
@@ -69,7 +78,7 @@ class EngineRequest:
     queued_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
     first_token_at: float | None = None
-    progressed: Callable[[], None] = lambda: None
+    progressed: Notify = no_news
     _answering: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:

@@ -26,12 +26,12 @@ from rlhf.lm.chat import encode_prompt
 from rlhf.lm.loading import LanguageModel
 from rlhf.serving.service import describe_validation
 from services.policy.engine.engine import Engine
-from services.policy.engine.requests import EngineRequest
+from services.policy.engine.requests import EngineRequest, Notify, no_news
 from services.policy.engine.rows import Extras
 from services.policy.routes.encoding import encode_inputs
 from services.policy.routes.openai_answers import ChatFeed, CompletionFeed, chat_answer, completion_answer
 from services.policy.routes.sse import stream
-from services.policy.routes.waiting import ERRORS, Notify, check_text, generate_all, generate_some, no_news
+from services.policy.routes.waiting import ERRORS, check_text, generate_all, generate_some
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 STARTED = int(time.time())

@@ -12,11 +12,11 @@ from rlhf.contracts.tgi import ChatTokenizeResponse, SimpleToken, TgiParameters,
 from rlhf.lm.chat import render_prompt
 from rlhf.lm.loading import LanguageModel
 from services.policy.engine.engine import Engine
-from services.policy.engine.requests import EngineRequest
+from services.policy.engine.requests import EngineRequest, Notify, no_news
 from services.policy.routes import tgi_answers
 from services.policy.routes.encoding import encode_inputs
 from services.policy.routes.sse import stream
-from services.policy.routes.waiting import ERRORS, Notify, check_text, generate_all, generate_some, no_news
+from services.policy.routes.waiting import ERRORS, check_text, generate_all, generate_some
 
 router = APIRouter(tags=["tgi"])
 

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 
 from rlhf.contracts.errors import ErrorBody, GenerationFailed, InvalidInput
-from services.policy.engine.requests import EngineRequest
+from services.policy.engine.requests import EngineRequest, Notify
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (401, 404, 409, 413, 422, 424, 429, 503)
 }
 """What generation answers besides text, for the OpenAPI schema."""
-
-Notify = Callable[[], None]
-
-
-def no_news() -> None:
-    """For requests that nobody follows."""
 
 
 def check_text(where: str, text: str) -> None:
@@ -87,12 +82,12 @@ async def generate_some(request: Request, submit: Callable[[Notify], EngineReque
     return Followed(queued, progress)
 
 
+@dataclass(frozen=True)
 class Followed:
-    """A request that runs, and its news."""
+    """A request that runs, and the news of it."""
 
-    def __init__(self, queued: EngineRequest, progress: Progress) -> None:
-        """Args: queued, the request; progress, which it was submitted with."""
-        self.queued, self.progress = queued, progress
+    queued: EngineRequest
+    progress: Progress
 
 
 async def _finish_unless_gone(request: Request, queued: EngineRequest, awaited: asyncio.Future[Any]) -> None:
