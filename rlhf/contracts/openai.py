@@ -102,14 +102,19 @@ class CompletionChoice(Contract):
     logprobs: CompletionLogprobs | None = None
 
 
-class Completion(Contract):
-    """`POST /v1/completions`, answered."""
+class Envelope(Contract):
+    """What every answer and every event of a stream says of itself; its kind is in `object`."""
 
     id: str
-    object: Literal["text_completion"] = "text_completion"
     created: int = Field(description="seconds since the epoch")
     model: str
     system_fingerprint: str = Field(description="the software that answers, with its version")
+
+
+class Completion(Envelope):
+    """`POST /v1/completions`, answered."""
+
+    object: Literal["text_completion"] = "text_completion"
     choices: list[CompletionChoice] = Field(description="by prompt, then sample")
     usage: Usage
 
@@ -150,14 +155,10 @@ class ChatChoice(Contract):
     logprobs: ChatLogprobs | None = None
 
 
-class ChatCompletion(Contract):
+class ChatCompletion(Envelope):
     """`POST /v1/chat/completions`, answered."""
 
-    id: str
     object: Literal["chat.completion"] = "chat.completion"
-    created: int = Field(description="seconds since the epoch")
-    model: str
-    system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
 
@@ -171,14 +172,10 @@ class CompletionChunkChoice(Contract):
     logprobs: CompletionLogprobs | None = None
 
 
-class CompletionChunk(Contract):
+class CompletionChunk(Envelope):
     """One event of a completion's stream."""
 
-    id: str
     object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
-    system_fingerprint: str
     choices: list[CompletionChunkChoice]
     usage: Usage | None = None
 
@@ -204,14 +201,10 @@ class ChatChunkChoice(Contract):
     logprobs: ChatLogprobs | None = None
 
 
-class ChatChunk(Contract):
+class ChatChunk(Envelope):
     """One event of a chat completion's stream."""
 
-    id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int
-    model: str
-    system_fingerprint: str
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
 

@@ -40,3 +40,8 @@ def cut_at_stop(text: str, stops: list[str]) -> str:
 def decode_text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     """Token ids as text, special tokens left out."""
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def response_text(tokenizer: PreTrainedTokenizerBase, ids: list[int], stops: list[str]) -> str:
+    """The text of a response that is complete, without special tokens and without its stop text."""
+    return cut_at_stop(decode_text(tokenizer, ids), stops)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rlhf.contracts.errors import InvalidInput
-from rlhf.lm.loading import LanguageModel
+from rlhf.lm.loading import TextModel
 
 
-def encode_inputs(base: LanguageModel, inputs: str, truncate: int | None) -> list[int]:
+def encode_inputs(base: TextModel, inputs: str, truncate: int | None) -> list[int]:
     """Token ids of the raw text as TGI makes them: no chat template, the tokenizer's own special tokens.
 
     Args:

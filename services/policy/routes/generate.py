@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from pydantic import Discriminator, Tag
+from pydantic import Tag
 
 from rlhf.contracts.base import prompt_messages
 from rlhf.contracts.errors import InvalidInput
@@ -20,30 +20,21 @@ from rlhf.contracts.policy import (
 )
 from rlhf.contracts.tgi import TgiRequest, TgiResponse
 from rlhf.lm.chat import encode_prompt
-from rlhf.lm.loading import LanguageModel
-from services.policy.engine.engine import Engine
+from rlhf.lm.loading import TextModel
+from services.policy.backends.base import Backend
 from services.policy.engine.requests import EngineRequest
 from services.policy.engine.rows import Extras, Row
-from services.policy.engine.stops import cut_at_stop, decode_text
+from services.policy.engine.stops import response_text
+from services.policy.routes.dialects import by_field
 from services.policy.routes.tgi import answer_whole
 from services.policy.routes.waiting import ERRORS, check_text, generate_all
 
 router = APIRouter(tags=["generate"])
 
 
-def tell_dialect(body: Any) -> str | None:
-    """`native` for a body with prompts, `tgi` for one with inputs, else None."""
-    fields = body if isinstance(body, dict) else getattr(body, "model_fields_set", ())
-    return "native" if "prompts" in fields else "tgi" if "inputs" in fields else None
-
-
 AnyRequest = Annotated[
     Annotated[GenerateRequest, Tag("native")] | Annotated[TgiRequest, Tag("tgi")],
-    Discriminator(
-        tell_dialect,
-        custom_error_type="unknown_dialect",
-        custom_error_message="the body is a JSON object with `prompts` (native) or `inputs` (TGI)",
-    ),
+    by_field({"prompts": "native", "inputs": "tgi"}, "`prompts` (native) or `inputs` (TGI)"),
 ]
 
 
@@ -56,13 +47,13 @@ async def generate(
         if body.stream:
             raise InvalidInput("stream=true: this route answers whole; send it to /generate_stream or to /")
         return await answer_whole(request, response, body)
-    engine: Engine = request.app.state.runtime.worker()
+    engine: Backend = request.app.state.runtime.worker()
     queued = await generate_all(request, lambda: submit_native(engine, body))
     return await run_in_threadpool(native_answer, engine.base, body, queued)
 
 
-def submit_native(engine: Engine, body: GenerateRequest) -> EngineRequest:
-    """Queues a native request. Raises what `Engine.submit` raises."""
+def submit_native(engine: Backend, body: GenerateRequest) -> EngineRequest:
+    """Queues a native request. Raises what `Backend.submit` raises."""
     for index, prompt in enumerate(body.prompts):
         for message in prompt_messages(prompt):
             check_text(f"prompt {index}", message.content)
@@ -73,7 +64,7 @@ def submit_native(engine: Engine, body: GenerateRequest) -> EngineRequest:
     return engine.submit(prompts, body.sampling, body.adapter, extras)
 
 
-def native_answer(base: LanguageModel, body: GenerateRequest, done: EngineRequest) -> GenerateResponse:
+def native_answer(base: TextModel, body: GenerateRequest, done: EngineRequest) -> GenerateResponse:
     """The native answer of a finished request."""
     outcome = done.outcome.result()
     return GenerateResponse(
@@ -85,12 +76,12 @@ def native_answer(base: LanguageModel, body: GenerateRequest, done: EngineReques
     )
 
 
-def _generation(base: LanguageModel, body: GenerateRequest, row: Row, seed: int) -> Generation:
+def _generation(base: TextModel, body: GenerateRequest, row: Row, seed: int) -> Generation:
     returns = body.returns
     return Generation(
         prompt_index=row.prompt_index,
         sample_index=row.sample_index,
-        text=cut_at_stop(decode_text(base.tokenizer, row.token_ids), row.sampling.stop),
+        text=response_text(base.tokenizer, row.token_ids, row.sampling.stop),
         finish_reason=row.ended_by,
         generated_tokens=len(row.token_ids),
         token_ids=row.token_ids if returns.token_ids else None,

@@ -23,9 +23,9 @@ from rlhf.contracts.openai import (
 )
 from rlhf.contracts.policy import SamplingParams
 from rlhf.lm.chat import encode_prompt
-from rlhf.lm.loading import LanguageModel
+from rlhf.lm.loading import TextModel
 from rlhf.serving.service import describe_validation
-from services.policy.engine.engine import Engine
+from services.policy.backends.base import Backend
 from services.policy.engine.requests import EngineRequest, Notify, no_news
 from services.policy.engine.rows import Extras
 from services.policy.routes.encoding import encode_inputs
@@ -50,7 +50,7 @@ SHARED = (
 @router.get("/models")
 async def models(request: Request) -> ModelList:
     """The base model and the adapters in memory."""
-    engine: Engine = request.app.state.runtime.worker()
+    engine: Backend = request.app.state.runtime.worker()
     base = ModelCard(id=engine.base.name, created=STARTED)
     adapters = [ModelCard(id=ref, created=STARTED, parent=base.id) for ref in engine.adapters]
     return ModelList(data=[base, *adapters])
@@ -59,7 +59,7 @@ async def models(request: Request) -> ModelList:
 @router.post("/completions", responses=ERRORS, response_model=Completion)
 async def complete(request: Request, body: Annotated[CompletionRequest, Body()]) -> Completion | Response:
     """Continues raw text."""
-    engine: Engine = request.app.state.runtime.worker()
+    engine: Backend = request.app.state.runtime.worker()
     if body.stream:
         followed = await generate_some(request, lambda notify: submit_completion(engine, body, notify))
         return stream(request, followed, CompletionFeed(engine.base, body, followed.queued), last="[DONE]")
@@ -70,7 +70,7 @@ async def complete(request: Request, body: Annotated[CompletionRequest, Body()])
 @router.post("/chat/completions", responses=ERRORS, response_model=ChatCompletion)
 async def chat(request: Request, body: Annotated[ChatRequest, Body()]) -> ChatCompletion | Response:
     """Answers a conversation."""
-    engine: Engine = request.app.state.runtime.worker()
+    engine: Backend = request.app.state.runtime.worker()
     if body.stream:
         followed = await generate_some(request, lambda notify: submit_chat(engine, body, notify))
         return stream(request, followed, ChatFeed(engine.base, body, followed.queued), last="[DONE]")
@@ -78,8 +78,8 @@ async def chat(request: Request, body: Annotated[ChatRequest, Body()]) -> ChatCo
     return await run_in_threadpool(chat_answer, engine.base, body, queued)
 
 
-def submit_completion(engine: Engine, body: CompletionRequest, notify: Notify = no_news) -> EngineRequest:
-    """Queues a completion. Raises what `Engine.submit` raises."""
+def submit_completion(engine: Backend, body: CompletionRequest, notify: Notify = no_news) -> EngineRequest:
+    """Queues a completion. Raises what `Backend.submit` raises."""
     ids = [_encode(engine.base, index, prompt) for index, prompt in enumerate(prompts_of(body))]
     extras = Extras(top_logprobs=body.logprobs or 0)
     return _submit(engine, body, ids, body.max_tokens or COMPLETION_TOKENS, extras, notify)
@@ -95,7 +95,7 @@ def prompts_of(body: CompletionRequest) -> list[str | list[int]]:
     return prompts
 
 
-def _encode(base: LanguageModel, index: int, prompt: str | list[int]) -> list[int]:
+def _encode(base: TextModel, index: int, prompt: str | list[int]) -> list[int]:
     if isinstance(prompt, str):
         check_text(f"prompt {index}", prompt)
         return encode_inputs(base, prompt, None)
@@ -105,8 +105,8 @@ def _encode(base: LanguageModel, index: int, prompt: str | list[int]) -> list[in
     return prompt
 
 
-def submit_chat(engine: Engine, body: ChatRequest, notify: Notify = no_news) -> EngineRequest:
-    """Queues a conversation. Raises what `Engine.submit` raises."""
+def submit_chat(engine: Backend, body: ChatRequest, notify: Notify = no_news) -> EngineRequest:
+    """Queues a conversation. Raises what `Backend.submit` raises."""
     messages = [message.plain() for message in body.messages]
     for index, message in enumerate(messages):
         check_text(f"messages.{index}.content", message.content)
@@ -121,7 +121,7 @@ def submit_chat(engine: Engine, body: ChatRequest, notify: Notify = no_news) -> 
 
 
 def _submit(
-    engine: Engine, body: OpenAiSampling, prompts: list[list[int]], tokens: int, extras: Extras, notify: Notify
+    engine: Backend, body: OpenAiSampling, prompts: list[list[int]], tokens: int, extras: Extras, notify: Notify
 ) -> EngineRequest:
     if body.stream_options is not None and not body.stream:
         raise InvalidInput("stream_options needs stream=true; send both, or neither")

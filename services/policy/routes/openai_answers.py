@@ -32,7 +32,7 @@ from rlhf.contracts.openai import (
     OpenAiSampling,
     Usage,
 )
-from rlhf.lm.loading import LanguageModel
+from rlhf.lm.loading import TextModel
 from rlhf.serving.logs import request_id
 from services.policy.engine.requests import EngineRequest
 from services.policy.engine.rows import Row
@@ -42,7 +42,17 @@ from services.policy.routes.text_stream import Piece, TextStream, pieces_of
 FINGERPRINT = f"rlhf-services {service_version()}"
 
 
-def completion_answer(base: LanguageModel, body: CompletionRequest, done: EngineRequest) -> Completion:
+def envelope(prefix: str, base: TextModel, body: OpenAiSampling) -> dict[str, Any]:
+    """The fields of `Envelope`. Args: prefix, of the id; base and body, what answers and what was asked."""
+    return {
+        "id": f"{prefix}-{request_id.get()}",
+        "created": int(time.time()),
+        "model": body.model or base.name,
+        "system_fingerprint": FINGERPRINT,
+    }
+
+
+def completion_answer(base: TextModel, body: CompletionRequest, done: EngineRequest) -> Completion:
     """OpenAI's completion object of a finished request."""
     choices = []
     for index, row in enumerate(done.outcome.result().rows):
@@ -56,16 +66,13 @@ def completion_answer(base: LanguageModel, body: CompletionRequest, done: Engine
             )
         )
     return Completion(
-        id=f"cmpl-{request_id.get()}",
-        created=int(time.time()),
-        model=body.model or base.name,
-        system_fingerprint=FINGERPRINT,
+        **envelope("cmpl", base, body),
         choices=choices,
         usage=_usage(done.rows),
     )
 
 
-def chat_answer(base: LanguageModel, body: ChatRequest, done: EngineRequest) -> ChatCompletion:
+def chat_answer(base: TextModel, body: ChatRequest, done: EngineRequest) -> ChatCompletion:
     """OpenAI's chat completion object of a finished request."""
     choices = []
     for index, row in enumerate(done.outcome.result().rows):
@@ -79,10 +86,7 @@ def chat_answer(base: LanguageModel, body: ChatRequest, done: EngineRequest) -> 
             )
         )
     return ChatCompletion(
-        id=f"chatcmpl-{request_id.get()}",
-        created=int(time.time()),
-        model=body.model or base.name,
-        system_fingerprint=FINGERPRINT,
+        **envelope("chatcmpl", base, body),
         choices=choices,
         usage=_usage(done.rows),
     )
@@ -118,16 +122,11 @@ class OpenAiFeed(ABC):
 
     prefix: str
 
-    def __init__(self, base: LanguageModel, body: OpenAiSampling, running: EngineRequest) -> None:
+    def __init__(self, base: TextModel, body: OpenAiSampling, running: EngineRequest) -> None:
         """Args: base, of the tokenizer; body, what was asked; running, the request."""
         self._tokenizer, self._running = base.tokenizer, running
         self._wants_usage = body.stream_options is not None and body.stream_options.include_usage
-        self._envelope: dict[str, Any] = {
-            "id": f"{self.prefix}-{request_id.get()}",
-            "created": int(time.time()),
-            "model": body.model or base.name,
-            "system_fingerprint": FINGERPRINT,
-        }
+        self._envelope = envelope(self.prefix, base, body)
         self._readers = [Reader(row, TextStream(base.tokenizer, row.sampling.stop)) for row in running.rows]
 
     def news(self) -> list[BaseModel]:
@@ -153,7 +152,7 @@ class CompletionFeed(OpenAiFeed):
 
     prefix = "cmpl"
 
-    def __init__(self, base: LanguageModel, body: CompletionRequest, running: EngineRequest) -> None:
+    def __init__(self, base: TextModel, body: CompletionRequest, running: EngineRequest) -> None:
         """See OpenAiFeed."""
         super().__init__(base, body, running)
         self._reported = body.logprobs is not None
@@ -176,7 +175,7 @@ class ChatFeed(OpenAiFeed):
 
     prefix = "chatcmpl"
 
-    def __init__(self, base: LanguageModel, body: ChatRequest, running: EngineRequest) -> None:
+    def __init__(self, base: TextModel, body: ChatRequest, running: EngineRequest) -> None:
         """See OpenAiFeed."""
         super().__init__(base, body, running)
         self._reported = body.logprobs

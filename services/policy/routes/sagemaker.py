@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Request, Response
-from pydantic import Discriminator, Tag
+from pydantic import Tag
 
 from rlhf.contracts.errors import ErrorBody
 from rlhf.contracts.openai import ChatCompletion, ChatRequest, Completion, CompletionRequest
 from rlhf.contracts.tgi import TgiRequest, TgiResponse
 from services.policy.routes import openai, tgi
+from services.policy.routes.dialects import by_field
 from services.policy.routes.waiting import ERRORS
 
 router = APIRouter(tags=["sagemaker"])
-DIALECTS = {"inputs": "tgi", "messages": "chat", "prompt": "completion"}
-"""The field that tells a body's dialect, in the order in which TGI looks."""
 
 Answer = list[TgiResponse] | ChatCompletion | Completion
-
-
-def tell_dialect(body: Any) -> str | None:
-    """`tgi`, `chat` or `completion`, or None for a body that is none of them."""
-    fields = body if isinstance(body, dict) else getattr(body, "model_fields_set", ())
-    return next((dialect for name, dialect in DIALECTS.items() if name in fields), None)
-
-
 AnyRequest = Annotated[
     Annotated[TgiRequest, Tag("tgi")]
     | Annotated[ChatRequest, Tag("chat")]
     | Annotated[CompletionRequest, Tag("completion")],
-    Discriminator(
-        tell_dialect,
-        custom_error_type="unknown_dialect",
-        custom_error_message="the body is a JSON object with `inputs` (as to /), `messages` or `prompt` (as to /v1)",
+    # In the order in which TGI looks.
+    by_field(
+        {"inputs": "tgi", "messages": "chat", "prompt": "completion"},
+        "`inputs` (as to /), `messages` or `prompt` (as to /v1)",
     ),
 ]
 

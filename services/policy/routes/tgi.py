@@ -10,8 +10,8 @@ from fastapi.concurrency import run_in_threadpool
 from rlhf.contracts.openai import ChatRequest
 from rlhf.contracts.tgi import ChatTokenizeResponse, SimpleToken, TgiParameters, TgiRequest, TgiResponse
 from rlhf.lm.chat import render_prompt
-from rlhf.lm.loading import LanguageModel
-from services.policy.engine.engine import Engine
+from rlhf.lm.loading import TextModel
+from services.policy.backends.base import Backend
 from services.policy.engine.requests import EngineRequest, Notify, no_news
 from services.policy.routes import tgi_answers
 from services.policy.routes.encoding import encode_inputs
@@ -34,7 +34,7 @@ async def compatible(
 @router.post("/generate_stream", responses=ERRORS, response_class=Response)
 async def generate_stream(request: Request, body: Annotated[TgiRequest, Body()]) -> Response:
     """Server-sent events, one a token; the last has the whole text."""
-    engine: Engine = request.app.state.runtime.worker()
+    engine: Backend = request.app.state.runtime.worker()
     given = tgi_answers.read_parameters(body, streamed=True)
     followed = await generate_some(request, lambda notify: _submit(engine, body, given, notify))
     return stream(request, followed, tgi_answers.TgiFeed(engine.base, body, given, followed.queued))
@@ -43,7 +43,7 @@ async def generate_stream(request: Request, body: Annotated[TgiRequest, Body()])
 @router.post("/tokenize", responses=ERRORS)
 async def tokenize(request: Request, body: Annotated[TgiRequest, Body()]) -> list[SimpleToken]:
     """The tokens of `inputs`."""
-    engine: Engine = request.app.state.runtime.worker()
+    engine: Backend = request.app.state.runtime.worker()
     check_text("inputs", body.inputs)
     return await run_in_threadpool(simple_tokens, engine.base, body.inputs, add_special_tokens=True)
 
@@ -51,7 +51,7 @@ async def tokenize(request: Request, body: Annotated[TgiRequest, Body()]) -> lis
 @router.post("/chat_tokenize", responses=ERRORS)
 async def chat_tokenize(request: Request, body: Annotated[ChatRequest, Body()]) -> ChatTokenizeResponse:
     """A conversation as the chat template writes it, and its tokens."""
-    engine: Engine = request.app.state.runtime.worker()
+    engine: Backend = request.app.state.runtime.worker()
     messages = [message.plain() for message in body.messages]
     for index, message in enumerate(messages):
         check_text(f"messages.{index}.content", message.content)
@@ -62,14 +62,14 @@ async def chat_tokenize(request: Request, body: Annotated[ChatRequest, Body()]) 
 
 async def answer_whole(request: Request, response: Response, body: TgiRequest) -> TgiResponse:
     """The answer to a request that is not streamed; sets TGI's headers."""
-    engine: Engine = request.app.state.runtime.worker()
+    engine: Backend = request.app.state.runtime.worker()
     given = tgi_answers.read_parameters(body, streamed=False)
     queued = await generate_all(request, lambda: _submit(engine, body, given))
     response.headers.update(tgi_answers.timing_headers(body, queued.outcome.result()))
     return await run_in_threadpool(tgi_answers.answer, engine.base, body, given, queued)
 
 
-def _submit(engine: Engine, body: TgiRequest, given: TgiParameters, notify: Notify = no_news) -> EngineRequest:
+def _submit(engine: Backend, body: TgiRequest, given: TgiParameters, notify: Notify = no_news) -> EngineRequest:
     for name, text in (("inputs", body.inputs), *(("parameters.stop", stop) for stop in given.stop)):
         check_text(name, text)
     ids = encode_inputs(engine.base, body.inputs, given.truncate)
@@ -77,7 +77,7 @@ def _submit(engine: Engine, body: TgiRequest, given: TgiParameters, notify: Noti
     return engine.submit([ids], sampling, given.adapter_id, extras, notify)
 
 
-def simple_tokens(base: LanguageModel, text: str, *, add_special_tokens: bool) -> list[SimpleToken]:
+def simple_tokens(base: TextModel, text: str, *, add_special_tokens: bool) -> list[SimpleToken]:
     """The tokens of a text, and where in it each stands; special tokens that are added stand nowhere."""
     encoded = base.tokenizer(text, add_special_tokens=add_special_tokens, return_offsets_mapping=True, verbose=False)
     return [

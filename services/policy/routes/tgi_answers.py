@@ -19,11 +19,11 @@ from rlhf.contracts.tgi import (
     TgiStreamResponse,
     TgiToken,
 )
-from rlhf.lm.loading import LanguageModel
+from rlhf.lm.loading import TextModel
 from rlhf.serving.service import describe_validation
 from services.policy.engine.requests import EngineRequest, Outcome
 from services.policy.engine.rows import Extras, Row
-from services.policy.engine.stops import cut_at_stop, decode_text
+from services.policy.engine.stops import response_text
 from services.policy.routes.text_stream import Piece, TextStream, pieces_of
 
 DEFAULT_NEW_TOKENS = 100
@@ -86,7 +86,7 @@ def extras_of(given: TgiParameters) -> Extras:
     return Extras(top_logprobs=given.top_n_tokens or 0, prompt_logprobs=given.decoder_input_details)
 
 
-def answer(base: LanguageModel, request: TgiRequest, given: TgiParameters, done: EngineRequest) -> TgiResponse:
+def answer(base: TextModel, request: TgiRequest, given: TgiParameters, done: EngineRequest) -> TgiResponse:
     """TGI's GenerateResponse. Of several samples the one with the highest mean log-probability is the answer."""
     rows = sorted(done.outcome.result().rows, key=mean_logprob, reverse=True)
     texts = [_full_text(base, request, given, row) for row in rows]
@@ -126,7 +126,7 @@ def timing_headers(request: TgiRequest, outcome: Outcome) -> dict[str, str]:
 class TgiFeed:
     """The events of a stream: one a token. The last is held until the response is complete, which it tells."""
 
-    def __init__(self, base: LanguageModel, request: TgiRequest, given: TgiParameters, running: EngineRequest) -> None:
+    def __init__(self, base: TextModel, request: TgiRequest, given: TgiParameters, running: EngineRequest) -> None:
         """Args: base, of the tokenizer; request and given, what was asked; running, with one row."""
         self._base, self._request, self._given, self._running = base, request, given, running
         self._row = running.rows[0]
@@ -162,8 +162,8 @@ class TgiFeed:
         return TgiStreamResponse(index=at + 1, token=token, top_tokens=top)
 
 
-def _full_text(base: LanguageModel, request: TgiRequest, given: TgiParameters, row: Row) -> str:
-    text = cut_at_stop(decode_text(base.tokenizer, row.token_ids), row.sampling.stop)
+def _full_text(base: TextModel, request: TgiRequest, given: TgiParameters, row: Row) -> str:
+    text = response_text(base.tokenizer, row.token_ids, row.sampling.stop)
     return request.inputs + text if given.return_full_text else text
 
 
