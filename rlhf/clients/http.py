@@ -211,9 +211,7 @@ class ServiceClient:
         return Unavailable(f"{self.service} cannot be reached at {self.url} ({reason}); is it running?")
 
     def _error(self, answer: httpx.Response) -> ServiceError:
-        given = answer.headers.get("retry-after", "")
-        # The header may also be a date; nothing of ours sends one.
-        retry_after = float(given) if given.replace(".", "", 1).isdigit() else None
+        retry_after = retry_after_of(answer)
         try:
             return error_from_body(ErrorBody.model_validate_json(answer.content), retry_after=retry_after)
         except ValidationError:
@@ -224,6 +222,12 @@ class ServiceClient:
                 "this is not one of our services' errors: check the URL and what stands before it",
                 retry_after=retry_after,
             )
+
+
+def retry_after_of(answer: httpx.Response) -> float | None:
+    """Seconds of the header Retry-After; None without it, and for a date, which nothing that we talk to sends."""
+    given = answer.headers.get("retry-after", "")
+    return float(given) if given.replace(".", "", 1).isdigit() else None
 
 
 class AnswerTimeout(Unavailable):

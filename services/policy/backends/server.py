@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from rlhf.clients.http import retry_after_of
 from rlhf.contracts.errors import (
     Conflict,
     GenerationFailed,
@@ -119,9 +120,7 @@ class Server:
             return Unavailable(f"{message}; set RLHF_BACKEND_API_KEY to that server's key", retry_after=RETRY_SECONDS)
         if status == 424 or (status >= 500 and status not in _KINDS):
             return GenerationFailed(message)
-        given = answer.headers.get("retry-after", "")
-        # The header may also be a date, which neither server sends.
-        wait = float(given) if given.replace(".", "", 1).isdigit() else None
+        wait = retry_after_of(answer)
         if wait is None and status in PASSING:
             wait = RETRY_SECONDS
         return _KINDS.get(status, InvalidInput)(message, retry_after=wait)

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from rlhf.lm.layers import ROTARY_FAMILIES
 from services.policy.engine.cache import LayerShape, SlotCache
 from services.policy.engine.linears import ExchangeableLinear, LinearFactory, release_file
-
-FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ def can_fuse(model: PreTrainedModel) -> bool:
     config = model.config
     windows = "sliding_attention" in (getattr(config, "layer_types", None) or [])
     return (
-        config.model_type in FAMILIES
+        config.model_type in ROTARY_FAMILIES
         and config.hidden_act == "silu"
         and not windows
         and (config.model_type != "mistral" or getattr(config, "sliding_window", None) is None)
