@@ -124,7 +124,6 @@ class AdapterLibrary:
         failure: ServiceError | None = None
         try:
             updates = read_adapter(self._store, ref, self._places)
-            self._make_room(sum(linear.bytes for linear in {self._places[name].linear for name in updates}))
             merged = self._merge(updates)
             log.info("adapter loaded", extra={"adapter": ref, "layers": len(updates), "bytes": merged.size})
         except ServiceError as error:
@@ -143,12 +142,14 @@ class AdapterLibrary:
 
     @torch.inference_mode()
     def _merge(self, updates: dict[str, LowRank]) -> Merged:
+        """Makes room first, so that what goes and what comes are never in memory together."""
         by_linear: dict[ExchangeableLinear, dict[int, LowRank]] = {}
         for name, update in updates.items():
             place = self._places[name]
             by_linear.setdefault(place.linear, {})[place.first] = update
-        weights = [(linear, linear.adapted(parts)) for linear, parts in by_linear.items()]
-        return Merged(weights, sum(linear.bytes for linear in by_linear))
+        size = sum(linear.bytes for linear in by_linear)
+        self._make_room(size)
+        return Merged([(linear, linear.adapted(parts)) for linear, parts in by_linear.items()], size)
 
     def _make_room(self, size: int) -> None:
         """Lets go of what no batch uses, the one used longest ago first, until so many bytes more are allowed."""

@@ -43,20 +43,20 @@ def choose(logits: Tensor, rows: list[Row], settings: RowSettings, history: Hist
     uniforms = torch.tensor([row.uniforms.next() for row in rows], device=logits.device)
     early = [row.sampling.min_new_tokens > len(row.token_ids) for row in rows]
     scores = logits
-    if settings.penalised or any(early):
+    changed = settings.penalised or any(early)
+    if changed:
         scores = _penalise(logits.clone(), settings, history)
         if any(early):
             scores = ban_tokens(scores, torch.tensor(early, device=logits.device), eos)
-    if settings.tempered:
-        scores = scores / settings.temperature[:, None]
-    unfiltered, scores = scores, _filter(scores, settings)
+    unfiltered = _temper(scores, settings)
+    scores = _filter(unfiltered, settings)
     tokens, behavior = draw(scores, uniforms, settings.greedy)
     if not any(row.extras.model_logprobs for row in rows):
         model = None
-    elif scores is unfiltered and not settings.penalised and not any(early):
+    elif scores is unfiltered and not changed:
         model = behavior
     else:
-        plain = logits / settings.temperature[:, None] if settings.tempered else logits
+        plain = _temper(logits, settings) if changed else unfiltered
         model = plain.gather(1, tokens[:, None])[:, 0] - plain.logsumexp(-1)
     return Choice(
         tokens.tolist(), behavior.tolist(), None if model is None else model.tolist(), _likeliest(scores, rows)
@@ -74,6 +74,10 @@ def _penalise(scores: Tensor, settings: RowSettings, history: History) -> Tensor
     if settings.ngram_used:
         scores = ban_repeated_ngrams(scores, history.ids, history.starts, settings.ngram)
     return scores
+
+
+def _temper(scores: Tensor, settings: RowSettings) -> Tensor:
+    return scores / settings.temperature[:, None] if settings.tempered else scores
 
 
 def _filter(scores: Tensor, settings: RowSettings) -> Tensor:
