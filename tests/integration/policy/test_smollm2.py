@@ -4,12 +4,11 @@ import logging
 from pathlib import Path
 
 import pytest
-import torch
 
 from rlhf.lm.chat import encode_prompt
 from rlhf.lm.loading import LanguageModel, load_language_model
 from services.policy.engine.stops import decode_text
-from tests.unit.policy.generating import Served, generate, serve
+from tests.unit.policy.generating import Served, by_transformers, generate, serve
 
 QUESTIONS = [
     "What is the capital of France?",
@@ -38,19 +37,7 @@ def test_greedy_equals_transformers(
     untouched: LanguageModel, served: Served, settings: dict, together: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     prompts = [encode_prompt(untouched.tokenizer, question) for question in QUESTIONS[:together]]
-    wanted = []
-    for prompt in prompts:
-        ids = torch.tensor([prompt])
-        with torch.inference_mode():
-            output = untouched.model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                do_sample=False,
-                max_new_tokens=24,
-                pad_token_id=untouched.tokenizer.pad_token_id,
-                **settings,
-            )
-        wanted.append(output[0, len(prompt) :].tolist())
+    wanted = [by_transformers(untouched, prompt, max_new_tokens=24, **settings) for prompt in prompts]
     rows = generate(served, prompts, temperature=0.0, max_new_tokens=24, **settings)
     assert [row.token_ids for row in rows] == wanted
     assert "Paris" in decode_text(served.base.tokenizer, rows[0].token_ids)

@@ -61,6 +61,20 @@ def generate(served: Served, prompts: list[list[int]], extras: Extras = REPORTED
     return rows
 
 
+def by_transformers(base: LanguageModel, prompt: list[int], **settings: object) -> list[int]:
+    """Greedy tokens by transformers, one prompt without padding, EOS included."""
+    ids = torch.tensor([prompt])
+    with torch.no_grad():
+        out = base.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            pad_token_id=base.tokenizer.pad_token_id,
+            **settings,
+        )
+    return out[0, len(prompt) :].tolist()
+
+
 @contextmanager
 def forward_shapes(forward: Forward) -> Iterator[list[tuple[int, int]]]:
     """The shapes of the token ids of every forward pass."""

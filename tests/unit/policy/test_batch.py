@@ -17,6 +17,7 @@ from tests.unit.policy.generating import (
     PROMPTS,
     Served,
     abandoned,
+    by_transformers,
     decode,
     forward_shapes,
     generate,
@@ -24,20 +25,6 @@ from tests.unit.policy.generating import (
     prefilled,
     serve,
 )
-
-
-def alone(base: LanguageModel, prompt: list[int], **settings: object) -> list[int]:
-    """Greedy tokens by transformers, one prompt without padding, EOS included."""
-    ids = torch.tensor([prompt])
-    with torch.no_grad():
-        out = base.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=False,
-            pad_token_id=base.tokenizer.pad_token_id,
-            **settings,
-        )
-    return out[0, len(prompt) :].tolist()
 
 
 @pytest.mark.parametrize(
@@ -53,18 +40,18 @@ def alone(base: LanguageModel, prompt: list[int], **settings: object) -> list[in
 def test_greedy_equals_transformers_token_for_token(untouched: LanguageModel, served: Served, settings: dict) -> None:
     rows = generate(served, PROMPTS, temperature=0.0, max_new_tokens=40, **settings)
     for prompt, row in zip(PROMPTS, rows, strict=True):
-        assert row.token_ids == alone(untouched, prompt, max_new_tokens=40, **settings)
+        assert row.token_ids == by_transformers(untouched, prompt, max_new_tokens=40, **settings)
 
 
 def test_responses_longer_than_gpt_neos_local_window(untouched: LanguageModel, served: Served) -> None:
     prompt = [(11 * i) % 256 for i in range(60)]  # the window is 16
     rows = generate(served, [prompt, [3]], temperature=0.0, max_new_tokens=30)
-    assert rows[0].token_ids == alone(untouched, prompt, max_new_tokens=30)
+    assert rows[0].token_ids == by_transformers(untouched, prompt, max_new_tokens=30)
 
 
 def test_eos_ends_a_response_and_belongs_to_it(untouched: LanguageModel, served: Served) -> None:
     # Whatever token comes third in the greedy response is declared an EOS.
-    third = alone(untouched, PROMPTS[0], max_new_tokens=3)[2]
+    third = by_transformers(untouched, PROMPTS[0], max_new_tokens=3)[2]
     more = Served(replace(served.base, eos_ids=(served.base.eos_ids[0], third)), served.forward, served.places)
     row = generate(more, PROMPTS[:1], temperature=0.0)[0]
     assert row.finish_reason == "eos_token"
