@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
+import uuid
+from collections.abc import Mapping
 from contextvars import ContextVar
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that this context serves."""
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 _PLAIN = set(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {
     "message",
@@ -36,6 +41,22 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def choose_request_id(headers: Mapping[str, str]) -> str:
+    """The caller's `X-Request-ID`; else the trace id of its `traceparent`; else a new id of a trace id's form.
+
+    The trace id is what OpenTelemetry calls the whole of one user's request (W3C Trace Context, level 1): a caller that
+    is traced finds its trace in our logs, and an id drawn here can begin one.
+
+    Args:
+        headers: of the request, names in lower case.
+    """
+    given = headers.get("x-request-id", "")
+    if given.isascii() and given.isprintable() and 0 < len(given) <= 128:
+        return given
+    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    return trace[1] if trace else uuid.uuid4().hex
 
 
 def configure_logs(level: str) -> None:

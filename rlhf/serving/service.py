@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 import logging
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -32,7 +31,7 @@ from rlhf.contracts.errors import (
     Unauthorized,
     Unavailable,
 )
-from rlhf.serving.logs import request_id
+from rlhf.serving.logs import choose_request_id, request_id
 from rlhf.serving.runtime import Runtime
 from rlhf.serving.settings import ServiceSettings
 
@@ -133,8 +132,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         headers = {k.decode("latin1").lower(): v.decode("latin1") for k, v in scope["headers"]}
-        given_id = headers.get("x-request-id", "")
-        token = request_id.set(given_id if given_id.isascii() and 0 < len(given_id) <= 128 else uuid.uuid4().hex)
+        token = request_id.set(choose_request_id(headers))
         started, status = time.perf_counter(), 500
         received = 0
 

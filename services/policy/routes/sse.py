@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
@@ -14,6 +15,8 @@ from starlette.types import Receive, Scope, Send
 from rlhf.contracts.errors import ErrorBody, InternalError, ServiceError
 from rlhf.serving.logs import request_id
 from services.policy.routes.waiting import Followed, disconnected
+
+log = logging.getLogger(__name__)
 
 
 class Feed(Protocol):
@@ -75,12 +78,17 @@ async def _events(followed: Followed, feed: Feed, gone: asyncio.Future[None]) ->
     while not gone.done():
         # Looked at first, so that the news below are all there are when it is complete.
         complete = queued.outcome.done()
-        for event in feed.news():
+        try:
+            events = [*feed.news()]
+            if complete:
+                error = queued.outcome.exception()
+                events += [describe(error)] if error is not None else feed.rest()
+        except Exception as error:  # whatever it is: a stream that just ends looks complete
+            log.exception("a stream's events could not be made")
+            events, complete = [describe(error)], True
+        for event in events:
             yield event
         if complete:
-            error = queued.outcome.exception()
-            for event in [describe(error)] if error is not None else feed.rest():
-                yield event
             return
         news = asyncio.ensure_future(followed.progress.wait())
         await asyncio.wait({news, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,6 +1,7 @@
 """The native dialect: what is answered, and what is refused with which words."""
 
 import math
+import re
 import threading
 import time
 from pathlib import Path
@@ -280,3 +281,23 @@ def test_draining_refuses_new_requests(model_folder: Path, tmp_path: Path) -> No
         assert answer.headers["retry-after"] == "2"
         assert "draining" in client.get("/ready").json()["error"]
         assert client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"x-request-id": "mine-1"}, "mine-1"),
+        ({"traceparent": f"00-{'4bf9' * 8}-{'b' * 16}-01"}, "4bf9" * 8),
+        ({"x-request-id": "mine-1", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}, "mine-1"),
+        ({"traceparent": f"00-{'0' * 32}-{'b' * 16}-01"}, None),
+        ({"traceparent": "nonsense"}, None),
+        ({"x-request-id": "x" * 129}, None),
+    ],
+)
+def test_a_request_is_known_by_the_callers_id_or_trace(client: TestClient, headers, expected) -> None:
+    told = client.get("/health", headers=headers).headers["x-request-id"]
+    if expected is None:
+        assert re.fullmatch("[0-9a-f]{32}", told)
+        assert told != "0" * 32
+    else:
+        assert told == expected
