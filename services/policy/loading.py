@@ -84,6 +84,7 @@ def _limits(settings: PolicySettings) -> Limits:
         max_prefill_tokens=settings.max_prefill_tokens,
         max_request_rows=settings.max_request_rows,
         max_queue=settings.max_queue,
+        prefix_tokens=settings.prefix_tokens,
     )
 
 

@@ -23,6 +23,12 @@ class PolicySettings(ServiceSettings, TorchSettings):
         le=65536,
         description="prompt tokens computed between two tokens of those that run; bounds a stall",
     )
+    prefix_tokens: int = Field(
+        2048,
+        ge=0,
+        le=2**20,
+        description="tokens of computed prompts kept for others that begin alike; costs their part of a cache; 0: none",
+    )
     max_request_rows: int = Field(1024, ge=1, le=131072, description="prompts × n of one request; more answer 413")
     max_queue: int = Field(256, ge=1, le=65536, description="waiting requests; further ones answer 429")
     adapter_memory_mib: int = Field(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -205,12 +206,14 @@ class RemoteBackend(ABC):
     async def _load(self, ref: str) -> None:
         """Raises Conflict too when the server answers with the adapter as without it, and nobody would notice."""
         await self.load_adapter(ref)
-        before, adapted, after = [await self._probe(adapter) for adapter in (None, ref, None)]
+        # A beginning that no server has kept from before: what is computed anew rounds otherwise.
+        text = f"{secrets.randbelow(10**8):08} {PROBE_TEXT}"
+        before, adapted, after = [await self._probe(text, adapter) for adapter in (None, ref, None)]
         if adapted in (before, after) and not await self.is_untrained(ref):
             await self.unload_adapter(ref)
             raise Conflict(
                 f"{self._server.address.backend} at {self._server.address.url} answers with adapter {ref} exactly as "
-                f"without it (log-probabilities of {PROBE_TOKENS} tokens after {PROBE_TEXT!r}): the names of its "
+                f"without it (log-probabilities of {PROBE_TOKENS} tokens after {text!r}): the names of its "
                 "modules may not match the model's, or the server does not know it by RLHF_BACKEND_ADAPTER_NAME"
             )
         log.info("adapter loaded", extra={"adapter": ref})
@@ -219,9 +222,9 @@ class RemoteBackend(ABC):
         await self.unload_adapter(ref)
         log.info("adapter unloaded", extra={"adapter": ref})
 
-    async def _probe(self, adapter: str | None) -> list[tuple[int, float]]:
-        """The likeliest tokens after a fixed text, with their log-probabilities."""
-        ids = list(self.base.tokenizer(PROBE_TEXT)["input_ids"])
+    async def _probe(self, text: str, adapter: str | None) -> list[tuple[int, float]]:
+        """The likeliest tokens after a text, with their log-probabilities."""
+        ids = list(self.base.tokenizer(text)["input_ids"])
         sampling = SamplingParams(max_new_tokens=1, temperature=0.0, seed=0)
         row = build_request(self.base, [ids], sampling, None, self.limits, Extras(top_logprobs=PROBE_TOKENS)).rows[0]
         fill(row, await self.complete(row, 0, adapter), self._eos_ids)

@@ -146,6 +146,13 @@ class SlotCache(Cache):  # type: ignore[misc]
             for buffer in (layer.keys, layer.values):
                 buffer[target, :, start:end] = buffer[source, :, start:end]
 
+    def copy_columns(self, target: tuple[int, int], other: SlotCache, source: tuple[int, int], columns: int) -> None:
+        """Copies columns of one row of another cache. Args: target and source, row and first column; columns."""
+        (row, first), (origin, begin) = target, source
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.keys[row, :, first : first + columns] = theirs.keys[origin, :, begin : begin + columns]
+            mine.values[row, :, first : first + columns] = theirs.values[origin, :, begin : begin + columns]
+
     def keep(self, rows: int, width: int) -> None:
         """Only the first so many rows are in use from now on, and of them the last `width` columns."""
         self.window.rows, self.window.start = rows, self.window.end - width

@@ -25,6 +25,7 @@ from services.policy.engine.adapters import AdapterLibrary
 from services.policy.engine.batch import Batch
 from services.policy.engine.forward import Forward
 from services.policy.engine.prefill import Prefill
+from services.policy.engine.prefixes import PrefixLibrary
 from services.policy.engine.requests import PLAIN, EngineRequest, Limits, Notify, build_request, no_news
 from services.policy.engine.rows import Extras, Row
 from services.policy.engine.schedule import reserved_tokens, take_rows
@@ -53,6 +54,7 @@ class Engine:
         self._running: list[EngineRequest] = []
         self._batches: dict[str | None, Batch] = {}
         self._prefill: tuple[str | None, Prefill] | None = None
+        self._prefixes = PrefixLibrary(forward, limits.prefix_tokens)
         self._changed = threading.Condition()
         self._draining = self._stopped = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -225,9 +227,12 @@ class Engine:
             if not all(row.abandoned.is_set() for row in prefill.rows):
                 self._library.activate(adapter)
                 with _timed("prefill"):
+                    if not prefill.begun:
+                        instruments.PREFIX_COLUMNS.inc(self._prefixes.begin(adapter, prefill))
                     prefill.advance(self.limits.max_prefill_tokens)
                 if not prefill.done:
                     return
+                self._prefixes.remember(adapter, prefill)
                 self._batches[adapter].join(prefill)
         except Exception as error:
             log.exception("prompts could not be computed", extra={"rows": len(prefill.rows)})

@@ -35,6 +35,7 @@ FORWARDS = Counter("tgi_batch_inference_count", "Forward passes", ["method"])
 FORWARD_SECONDS = Histogram(
     "tgi_batch_inference_duration", "Seconds of a forward pass", ["method"], buckets=STEP_SECONDS
 )
+PREFIX_COLUMNS = Counter("rlhf_policy_prefix_columns", "Columns of prompts taken over from earlier ones")
 ADAPTERS = Gauge("rlhf_policy_adapters_loaded", "Adapters held in memory")
 ADAPTER_BYTES = Gauge("rlhf_policy_adapter_bytes", "Bytes of their merged weights")
 

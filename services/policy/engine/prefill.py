@@ -15,7 +15,9 @@ class Prefill:
 
     Attributes:
         rows: that wait for it.
+        prompts: token ids, P of them.
         source: for each row, which of the prompts is its.
+        reported: whether a row wants the log-probabilities of its prompt.
         cache: of the prompts; complete when `done`.
         logits: [P, V] after each prompt's last token; there when `done`.
     """
@@ -26,7 +28,7 @@ class Prefill:
     def __init__(self, forward: Forward, rows: list[Row]) -> None:
         """Args: forward, computes; rows, at least one."""
         distinct = {ids: i for i, ids in enumerate(dict.fromkeys(tuple(row.prompt_ids) for row in rows))}
-        self.rows = rows
+        self.rows, self.prompts = rows, list(distinct)
         self.source = [distinct[tuple(row.prompt_ids)] for row in rows]
         self._forward = forward
         device = forward.shapes[0].device
@@ -37,7 +39,7 @@ class Prefill:
         self._ids = torch.tensor(padded, device=device)
         self._mask = torch.arange(self._width, device=device) >= starts[:, None]
         self._positions = (self._mask.cumsum(-1) - 1).clamp_min(0)
-        self._reported = any(row.extras.prompt_logprobs for row in rows)
+        self.reported = any(row.extras.prompt_logprobs for row in rows)
         self._logprobs: list[Tensor] = []
         self.cache = SlotCache(forward.shapes, len(distinct), self._width)
         self.cache.window.rows = len(distinct)
@@ -46,6 +48,34 @@ class Prefill:
     def done(self) -> bool:
         """Whether all of it is computed."""
         return self.cache.window.end == self._width
+
+    @property
+    def begun(self) -> bool:
+        """Whether any column is there."""
+        return self.cache.window.end > 0
+
+    @torch.inference_mode()
+    def take_over(self, source: SlotCache, columns: int) -> None:
+        """Begins with columns that another cache has.
+
+        Args:
+            source: one row, whose first column is a first token; every prompt begins with the tokens that it needs.
+            columns: of this cache, pads included; see `known_columns`.
+        """
+        for row, ids in enumerate(self.prompts):
+            start = self._width - len(ids)
+            if columns > start:
+                self.cache.copy_columns((row, start), source, (0, 0), columns - start)
+        self.cache.advance(columns)
+
+    @torch.inference_mode()
+    def copy_prompt(self, prompt: int) -> SlotCache:
+        """The cache of one prompt by itself, without pads, once it is done."""
+        length = len(self.prompts[prompt])
+        copy = SlotCache(self._forward.shapes, 1, length)
+        copy.copy_columns((0, 0), self.cache, (prompt, self._width - length), length)
+        copy.window.rows, copy.window.end = 1, length
+        return copy
 
     @torch.inference_mode()
     def advance(self, tokens: int) -> None:
@@ -57,7 +87,7 @@ class Prefill:
         first = self.cache.window.end
         last = min(self._width, first + max(1, tokens // len(self._ids)))
         part = (self._ids[:, first:last], self._mask[:, :last], self._positions[:, first:last], self.cache)
-        if self._reported:
+        if self.reported:
             logits = self._forward.every(*part)
             self.logits = logits[:, -1].clone()
             following = self._ids[:, first + 1 : last + 1]
@@ -66,7 +96,7 @@ class Prefill:
         else:
             self.logits = self._forward.last(*part)
         self.cache.advance(last - first)
-        if self.done and self._reported:
+        if self.done and self.reported:
             self._report()
 
     def _report(self) -> None:

@@ -41,6 +41,7 @@ class Limits:
     max_prefill_tokens: int = 512
     max_request_rows: int = 1024
     max_queue: int = 256
+    prefix_tokens: int = 2048
 
 
 @dataclass(frozen=True)
