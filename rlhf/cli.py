@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from rlhf import cli_requests
+from rlhf import cli_requests, cli_train
 from rlhf.local.console import Console, OutputLost
 from rlhf.local.machine import PortTaken
 from rlhf.local.processes import ServiceFailed
@@ -46,7 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rlhf", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_local_commands(commands)
-    cli_requests.add_commands(commands)
+    where = cli_requests.service_options()
+    cli_requests.add_commands(commands, where)
+    cli_train.add_commands(commands, where)
     return parser
 
 

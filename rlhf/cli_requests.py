@@ -23,8 +23,8 @@ class RequestFailed(RuntimeError):
     """A command could not do its work; the message is for its user."""
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`generate`, `reward`, `jobs` and `report`."""
+def service_options() -> argparse.ArgumentParser:
+    """The options that say where a service is, for the commands that ask one."""
     where = argparse.ArgumentParser(add_help=False)
     where.add_argument(
         "--url", help="base URL of the service (default: RLHF_POLICY_URL and the like, then --endpoints)"
@@ -33,7 +33,11 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     where.add_argument(
         "--endpoints", type=Path, default=ENDPOINTS, help=f"what `rlhf serve` wrote (default: {ENDPOINTS})"
     )
+    return where
 
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], where: argparse.ArgumentParser) -> None:
+    """`generate`, `reward`, `jobs` and `report`. Args: commands, of the command line; where, see service_options."""
     generate = commands.add_parser("generate", parents=[where], help="ask the policy")
     generate.add_argument("text", help="the prompt")
     generate.add_argument("--system", help="system prompt")

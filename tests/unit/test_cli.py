@@ -74,3 +74,35 @@ def test_a_preset_that_cannot_run_starts_nothing(tmp_path: Path, capsys: pytest.
     assert cli.main(["demo", "--config", "absent.json", "--out", "out"]) == 1
     assert "cannot read the preset absent.json" in capsys.readouterr().err
     assert not (tmp_path / "out" / "logs").exists()
+
+
+PAIR = {"prompt": "Hi", "chosen": "good", "rejected": "bad"}
+
+
+def test_preference_data_becomes_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [json.dumps({**PAIR, "prompt": f"Hi {i}", "unknown": "column"}) for i in range(6)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    (tmp_path / "settings.json").write_text('{"members": 3}')
+    arguments = ["train", "pairs.jsonl", "--pairs", "4", "--settings", "settings.json", "--out", "job.json"]
+    assert cli.main(arguments) == 0
+    job = json.loads((tmp_path / "job.json").read_text())
+    assert (job["kind"], job["members"], len(job["pairs"])) == ("reward_model", 3, 4)
+    told = capsys.readouterr().err
+    assert "pairs.jsonl: 6 rows of the format plain\n4 of 6 pairs chosen\n" in told
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "told"),
+    [
+        ('{"text": "x"}', "{}", "pairs.jsonl: no known format fits all rows: row 1 has text: str"),
+        (json.dumps(PAIR), "{}", "pairs: List should have at least 2 items"),
+        (json.dumps(PAIR), "[]", "settings.json holds list; send an object"),
+        (json.dumps(PAIR), '{"epochs": 9}', "epochs: Input should be less than or equal to 5 (got 9)"),
+    ],
+)
+def test_data_that_makes_no_job_is_refused(tmp_path: Path, capsys, content: str, settings: str, told: str) -> None:
+    (tmp_path / "pairs.jsonl").write_text(content)
+    (tmp_path / "settings.json").write_text(settings)
+    assert cli.main(["train", "pairs.jsonl", "--settings", "settings.json", "--out", "job.json"]) == 1
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "job.json").exists()
