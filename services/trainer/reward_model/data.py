@@ -16,10 +16,11 @@ from transformers import PreTrainedTokenizerBase
 from rlhf.contracts.base import Prompt, prompt_messages
 from rlhf.contracts.errors import InvalidInput, ScoringFailed
 from rlhf.contracts.jobs import PreferencePair
+from rlhf.evaluation.text_metrics import has_loop
 from rlhf.lm.exchanges import Exchange, encode_exchange
 
 Role = Literal["train", "validation", "evaluation"]
-FILTERS = ("empty", "equal", "contradictory", "duplicate", "leaked")
+FILTERS = ("empty", "equal", "low_quality", "contradictory", "duplicate", "leaked")
 """Why a pair may be dropped before its length is known; see `filter_pairs`."""
 
 
@@ -92,7 +93,8 @@ def filter_pairs(pairs: Sequence[Comparison]) -> tuple[list[Comparison], Counter
 
     Returns:
         The rest, and how many were dropped because they are `empty` (a response is blank), `equal` (both responses are
-        the same), `contradictory` (another pair prefers the other way round: all of them go), `duplicate` (the same
+        the same), `low_quality` (the preferred response is no text, see `is_text`: whoever learns from it learns to
+        like that), `contradictory` (another pair prefers the other way round: all of them go), `duplicate` (the same
         pair again), or `leaked` (marked for training, but its prompt is held out too).
     """
     dropped: Counter[str] = Counter()
@@ -106,6 +108,8 @@ def filter_pairs(pairs: Sequence[Comparison]) -> tuple[list[Comparison], Counter
             dropped["empty"] += 1
         elif chosen == rejected:
             dropped["equal"] += 1
+        elif not is_text(chosen):
+            dropped["low_quality"] += 1
         elif (pair.key, rejected, chosen) in judged:
             dropped["contradictory"] += 1
         elif (pair.key, chosen, rejected) in seen:
@@ -116,6 +120,11 @@ def filter_pairs(pairs: Sequence[Comparison]) -> tuple[list[Comparison], Counter
             seen.add((pair.key, chosen, rejected))
             kept.append(pair)
     return kept, dropped
+
+
+def is_text(response: str) -> bool:
+    """Whether a response has a letter or digit, no character that a wrong decoding left (U+FFFD), and no loop."""
+    return any(char.isalnum() for char in response) and "\ufffd" not in response and not has_loop(response)
 
 
 def split_by_prompt(pairs: Sequence[Comparison], *, fraction: float, seed: int) -> list[Role]:

@@ -23,6 +23,7 @@ from services.trainer.jobs.handle import JobHandle
 from services.trainer.ppo.checkpoint import load_newest, restore, save_checkpoint
 from services.trainer.ppo.schedule import derive_seed
 from services.trainer.reward_model.data import FILTERS, encode_pairs, filter_pairs, read_pairs, split_by_prompt
+from services.trainer.reward_model.data_report import describe_data
 from services.trainer.reward_model.fit import (
     Progress,
     copy_tensors,
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 TOKEN_BUDGET = 2048
 """Padded tokens of one forward pass of the trunk."""
 METRICS_FILE = "metrics.json"
+DATA_FILE = "data.json"
 
 
 def run_reward_model(job: JobHandle, base: LanguageModel) -> None:
@@ -152,6 +154,8 @@ class RewardModelTraining:
         if total := sum(self.dropped.values()):
             share = f"{total} of {len(config.pairs)} pairs were dropped"
             self.job.event("pairs_dropped", share, level="warning", data=self.dropped)
+        told = describe_data(len(config.pairs), self.dropped, self.exchanges, self.pairs, max_length=max_length)
+        _write_durably(self.job.folder / DATA_FILE, json.dumps(told, indent=1))
 
     def _make_ensemble(self) -> RewardEnsemble:
         config, stack = self.config, LayerStack(self.base.model)

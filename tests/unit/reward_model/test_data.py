@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf.contracts.base import Message
 from rlhf.contracts.errors import InvalidInput
 from rlhf.contracts.jobs import PreferencePair
+from rlhf.lm.exchanges import Exchange
 from rlhf.lm.loading import load_tokenizer
-from services.trainer.reward_model.data import encode_pairs, filter_pairs, read_pairs, split_by_prompt
+from services.trainer.reward_model.data import EncodedPairs, encode_pairs, filter_pairs, read_pairs, split_by_prompt
+from services.trainer.reward_model.data_report import describe_data
 from tests.tiny_models import save_tokenizer
 
 
@@ -39,6 +42,9 @@ def test_every_filter_counts_what_it_drops() -> None:
         pair("p", "good", "bad"),
         pair("p", "good", " "),  # empty
         pair("p", "same ", "same"),  # equal
+        pair("p", "!?", "good"),  # low quality: no letter or digit
+        pair("p", "na " * 30, "good"),  # low quality: a loop
+        pair("p", "good \ufffd", "bad"),  # low quality: a character was lost
         pair("p", "good ", "bad"),  # duplicate
         pair("p", "left", "right"),  # contradictory, with the next
         pair("p", "right", "left"),
@@ -49,7 +55,7 @@ def test_every_filter_counts_what_it_drops() -> None:
     ]
     kept, dropped = filter_pairs(read_pairs(pairs))
     assert [(c.chosen, c.rejected) for c in kept] == [("good", "bad"), ("left", "right"), ("good", "bad")]
-    assert dropped == {"empty": 1, "equal": 1, "duplicate": 1, "contradictory": 3, "leaked": 1}
+    assert dropped == {"empty": 1, "equal": 1, "low_quality": 3, "duplicate": 1, "contradictory": 3, "leaked": 1}
 
 
 @settings(deadline=None)
@@ -126,3 +132,32 @@ def test_each_response_is_encoded_once_and_long_ones_drop_their_pairs(tmp_path: 
     assert encoded["train"].used.tolist() == [0, 1, 2]
     with pytest.raises(InvalidInput, match="all pairs for evaluation have a response over max_length=64"):
         encode_pairs(pairs, ["train", "train", "evaluation", "validation", "train"], tokenizer, max_length=64)
+
+
+def test_the_data_report_counts_by_hand() -> None:
+    """Two prompts of 2 and 3 tokens; responses of 4 over 1, 2 over 2 and 1 over 4 tokens; one prompt was cut."""
+
+    def exchange(prompt: int, response: int, truncated: bool = False) -> Exchange:
+        return Exchange(tuple(range(prompt)), tuple(range(response)), truncated)
+
+    exchanges = [exchange(2, 4), exchange(2, 1), exchange(2, 2), exchange(3, 1, True), exchange(3, 4, True)]
+    pairs = EncodedPairs(torch.tensor([0, 2, 3]), torch.tensor([1, 2, 4]), torch.zeros(3))
+    told = describe_data(9, {"empty": 6}, exchanges, {"train": pairs}, max_length=8)
+    assert told == {
+        "submitted": 9,
+        "dropped": {"empty": 6},
+        "max_length": 8,
+        "roles": {
+            "train": {
+                "pairs": 3,
+                "prompts": 2,
+                "longer_is_preferred": 0.5,  # yes, a tie, no
+                "truncated": 2,
+                "tokens": {
+                    "prompt": {"least": 2.0, "median": 2.5, "p95": pytest.approx(2.95), "most": 3.0},
+                    "chosen": {"least": 1.0, "median": 2.0, "p95": pytest.approx(3.8), "most": 4.0},
+                    "rejected": {"least": 1.0, "median": 2.0, "p95": pytest.approx(3.8), "most": 4.0},
+                },
+            }
+        },
+    }

@@ -110,6 +110,7 @@ def test_it_learns_the_rule_and_says_so(base: LanguageModel, done: FakeJob) -> N
     assert figures["dropped"] == {
         "empty": 0,
         "equal": 0,
+        "low_quality": 0,
         "contradictory": 0,
         "duplicate": 0,
         "leaked": 0,
@@ -119,6 +120,15 @@ def test_it_learns_the_rule_and_says_so(base: LanguageModel, done: FakeJob) -> N
         figures
     )
     assert figures["history"][-1]["loss"] < figures["history"][0]["loss"]
+
+
+def test_it_says_what_data_it_learned_from(done: FakeJob) -> None:
+    told = json.loads((done.folder / "data.json").read_text())
+    # 30 of the 120 pairs are held out, each with a prompt of its own; of the other 90, two share a prompt.
+    assert (told["submitted"], told["max_length"], sum(told["dropped"].values())) == (120, 128, 0)
+    roles = told["roles"]
+    assert (roles["evaluation"]["pairs"], roles["evaluation"]["prompts"]) == (30, 30)
+    assert roles["train"]["pairs"] + roles["validation"]["pairs"] == 90
 
 
 def test_progress_rises_to_the_end(done: FakeJob) -> None:
