@@ -140,6 +140,13 @@ class RewardModelJobConfig(Contract):
         description="share of the prompts that stops training and sets the temperature; where no pair is marked "
         "heldout, as many again measure the result",
     )
+    spoilt_fraction: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="pairs added, as a share of the training pairs: a preferred response against itself cut off, "
+        "looped or shuffled",
+    )
     max_length: int = Field(1024, ge=8, description="tokens; longer prompts are cut from the left, responses never")
     seed: int = Field(0, ge=0, lt=2**31)
 

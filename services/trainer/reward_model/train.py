@@ -22,6 +22,7 @@ from rlhf.lm.readings import Readings
 from services.trainer.jobs.handle import JobHandle
 from services.trainer.ppo.checkpoint import load_newest, restore, save_checkpoint
 from services.trainer.ppo.schedule import derive_seed
+from services.trainer.reward_model.augment import spoilt_pairs
 from services.trainer.reward_model.data import FILTERS, encode_pairs, filter_pairs, read_pairs, split_by_prompt
 from services.trainer.reward_model.data_report import describe_data
 from services.trainer.reward_model.fit import (
@@ -148,6 +149,9 @@ class RewardModelTraining:
         config = self.config
         kept, dropped = filter_pairs(read_pairs(config.pairs))
         roles = split_by_prompt(kept, fraction=config.validation_fraction, seed=config.seed)
+        spoilt = spoilt_pairs(kept, roles, fraction=config.spoilt_fraction, seed=config.seed)
+        kept += spoilt
+        roles += ["train"] * len(spoilt)
         max_length = min(config.max_length, self.base.max_positions)
         self.exchanges, self.pairs, too_long = encode_pairs(kept, roles, self.base.tokenizer, max_length=max_length)
         self.dropped = {reason: dropped[reason] for reason in FILTERS} | {"too_long": too_long}
@@ -155,6 +159,7 @@ class RewardModelTraining:
             share = f"{total} of {len(config.pairs)} pairs were dropped"
             self.job.event("pairs_dropped", share, level="warning", data=self.dropped)
         told = describe_data(len(config.pairs), self.dropped, self.exchanges, self.pairs, max_length=max_length)
+        told["spoilt"] = len(spoilt)
         _write_durably(self.job.folder / DATA_FILE, json.dumps(told, indent=1))
 
     def _make_ensemble(self) -> RewardEnsemble:

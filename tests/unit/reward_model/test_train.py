@@ -127,8 +127,19 @@ def test_it_says_what_data_it_learned_from(done: FakeJob) -> None:
     # 30 of the 120 pairs are held out, each with a prompt of its own; of the other 90, two share a prompt.
     assert (told["submitted"], told["max_length"], sum(told["dropped"].values())) == (120, 128, 0)
     roles = told["roles"]
+    assert told["spoilt"] == 0
     assert (roles["evaluation"]["pairs"], roles["evaluation"]["prompts"]) == (30, 30)
     assert roles["train"]["pairs"] + roles["validation"]["pairs"] == 90
+
+
+def test_spoilt_responses_are_learned_from_and_counted(base: LanguageModel, tmp_path: Path) -> None:
+    pairs = [pair.model_copy(update={"chosen": "one two three four five six seven."}) for pair in make_pairs(40)]
+    job = FakeJob(make_config(pairs=pairs, epochs=1, spoilt_fraction=0.5), ArtifactStore(tmp_path))
+    run_reward_model(job, base)
+    told = json.loads((job.folder / "data.json").read_text())
+    # 27 of the 30 pairs that are not held out train, the others validate; half of 27, rounded, are added.
+    assert (told["spoilt"], told["roles"]["train"]["pairs"]) == (14, 41)
+    assert told["roles"]["evaluation"]["pairs"] == 10
 
 
 def test_progress_rises_to_the_end(done: FakeJob) -> None:
