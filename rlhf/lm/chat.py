@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.contracts.base import Message, Prompt, prompt_messages
+from rlhf.contracts.errors import InvalidInput
 
 PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ {'system': '', 'user': 'Question: ', 'assistant': 'Answer: '}[m['role']]"
@@ -30,12 +32,20 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt | RenderedP
 
 
 def render_messages(tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, answer: bool) -> str:
-    """A conversation as the template writes it. Args: answer, whether it goes on to where the assistant speaks."""
+    """A conversation as the template writes it. Args: answer, whether it goes on to where the assistant speaks.
+
+    Raises:
+        InvalidInput: the template refuses it, as some do a system's turn, or turns that do not alternate.
+    """
     turns = [m.model_dump() for m in messages]
     template = None if tokenizer.chat_template else PLAIN_TEMPLATE
-    return str(
-        tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, add_generation_prompt=answer)
-    )
+    try:
+        return str(
+            tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, add_generation_prompt=answer)
+        )
+    except TemplateError as error:
+        roles = ", ".join(message.role for message in messages)
+        raise InvalidInput(f"this model's chat template refuses a conversation of {roles}: {error}") from error
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -56,6 +56,7 @@ def encode_exchange(
     Raises:
         ScoringFailed: the response has no token, or does not fit beside one token of the prompt, or a text has half of
             a surrogate pair, which JSON can spell and no tokenizer can read.
+        InvalidInput: the chat template refuses the prompt.
     """
     texts = [prompt.text] if isinstance(prompt, RenderedPrompt) else [m.content for m in prompt_messages(prompt)]
     for where, text in (("the response", response), *(("the prompt", text) for text in texts)):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from rlhf.contracts.errors import InternalError, ScoringFailed, ServiceError, Unavailable
+from rlhf.contracts.errors import InternalError, InvalidInput, ScoringFailed, ServiceError, Unavailable
 from rlhf.contracts.reward import SampleFailure
 from rlhf.lm.exchanges import Exchange, encode_exchange
 from rlhf.lm.loading import LanguageModel
@@ -158,7 +158,7 @@ class Scorer:
                 exchanges[index] = encode_exchange(
                     self.base.tokenizer, sample.prompt, sample.response, max_length=ensemble.shape.max_length
                 )
-            except ScoringFailed as error:
+            except (ScoringFailed, InvalidInput) as error:
                 outcomes[index] = SampleFailure(error=error.message, error_type=error.error_type)
         if exchanges:
             BATCH_SAMPLES.observe(len(exchanges))

@@ -70,6 +70,19 @@ def test_a_sample_that_cannot_be_scored_has_an_error_in_its_place(client: TestCl
     assert results[0]["score"] == pytest.approx(results[3]["score"])
 
 
+def test_a_prompt_that_the_chat_template_refuses_fails_alone(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = client.app.state.runtime.worker().base.tokenizer
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}hello"
+    monkeypatch.setattr(tokenizer, "chat_template", refusing)
+    system = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    scored, failed = score(client, SAMPLE, {**SAMPLE, "prompt": system})["results"]
+    assert "score" in scored
+    assert failed["error_type"] == "validation"
+    assert "no system role" in failed["error"]
+
+
 def test_a_long_prompt_is_cut_and_says_so(client: TestClient) -> None:
     (result,) = score(client, {**SAMPLE, "prompt": "y" * 1000})["results"]
     assert result["truncated"] is True
