@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.contracts.base import Prompt, prompt_messages
+from rlhf.contracts.base import Message, Prompt, prompt_messages
+from rlhf.contracts.errors import InvalidInput
 
 PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ {'system': '', 'user': 'Question: ', 'assistant': 'Answer: '}[m['role']]"
@@ -13,13 +17,35 @@ PLAIN_TEMPLATE = (
 """For models without a chat template, such as GPT-Neo."""
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
+@dataclass(frozen=True)
+class RenderedPrompt:
+    """A prompt as a chat template has written it already, up to where the response begins; taken as it is."""
+
+    text: str
+
+
+def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt | RenderedPrompt) -> str:
     """The prompt as the text that the model continues. The template writes every special token itself."""
-    messages = [m.model_dump() for m in prompt_messages(prompt)]
+    if isinstance(prompt, RenderedPrompt):
+        return prompt.text
+    return render_messages(tokenizer, prompt_messages(prompt), answer=True)
+
+
+def render_messages(tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, answer: bool) -> str:
+    """A conversation as the template writes it. Args: answer, whether it goes on to where the assistant speaks.
+
+    Raises:
+        InvalidInput: the template refuses it, as some do a system's turn, or turns that do not alternate.
+    """
+    turns = [m.model_dump() for m in messages]
     template = None if tokenizer.chat_template else PLAIN_TEMPLATE
-    return str(
-        tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True)
-    )
+    try:
+        return str(
+            tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, add_generation_prompt=answer)
+        )
+    except TemplateError as error:
+        roles = ", ".join(message.role for message in messages)
+        raise InvalidInput(f"this model's chat template refuses a conversation of {roles}: {error}") from error
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -27,7 +53,7 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt | RenderedPrompt) -> list[int]:
     """Token ids of the rendered prompt; at least one, so that there is a position to predict the response from."""
     ids = encode_text(tokenizer, render_prompt(tokenizer, prompt))
     return ids or [int(tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id)]

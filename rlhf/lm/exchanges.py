@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlhf.contracts.base import Prompt, prompt_messages
 from rlhf.contracts.errors import ScoringFailed
-from rlhf.lm.chat import encode_prompt, encode_text
+from rlhf.lm.chat import RenderedPrompt, encode_prompt, encode_text
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class Exchange:
         return len(self.prompt_ids) + len(self.response_ids)
 
 
-def encode_exchange(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response: str, *, max_length: int) -> Exchange:
+def encode_exchange(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt | RenderedPrompt, response: str, *, max_length: int
+) -> Exchange:
     """Encodes prompt and response separately, so that where the response begins is exact.
 
     EOS is always appended: a reward model reads text, which does not say whether the writer had ended, and a closing
@@ -47,15 +49,17 @@ def encode_exchange(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, response
 
     Args:
         tokenizer: of the backbone.
-        prompt: text or a conversation.
+        prompt: text (one user turn), a conversation, or one that is rendered already.
         response: text; not stripped, so that what is scored is what was written.
         max_length: tokens; a longer prompt loses its beginning, the response is never cut.
 
     Raises:
         ScoringFailed: the response has no token, or does not fit beside one token of the prompt, or a text has half of
             a surrogate pair, which JSON can spell and no tokenizer can read.
+        InvalidInput: the chat template refuses the prompt.
     """
-    for where, text in (("the response", response), *(("the prompt", m.content) for m in prompt_messages(prompt))):
+    texts = [prompt.text] if isinstance(prompt, RenderedPrompt) else [m.content for m in prompt_messages(prompt)]
+    for where, text in (("the response", response), *(("the prompt", text) for text in texts)):
         _check_characters(where, text)
     response_ids = encode_text(tokenizer, response)
     if not response_ids:

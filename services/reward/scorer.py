@@ -7,28 +7,31 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import torch
 
-from rlhf.contracts.errors import InternalError, ScoringFailed, ServiceError, Unavailable
-from rlhf.contracts.reward import RewardSample, SampleFailure
+from rlhf.contracts.errors import InternalError, InvalidInput, ScoringFailed, ServiceError, Unavailable
+from rlhf.contracts.reward import SampleFailure
 from rlhf.lm.exchanges import Exchange, encode_exchange
 from rlhf.lm.loading import LanguageModel
 from rlhf.serving.runtime import check_admission
 from services.reward.instruments import BATCH_SAMPLES, QUEUE
 from services.reward.library import BundleLibrary
+from services.reward.texts import Sample
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class MemberScores:
-    """One sample's K standardised scores, all finite."""
+    """One sample's K standardised scores, all finite, and the tokens that were read for them."""
 
     members: list[float]
     truncated: bool
+    tokens: int
 
 
 Outcome = MemberScores | SampleFailure
@@ -39,7 +42,7 @@ class ScoreRequest:
     """Samples for one reward model, and the promise of an outcome for each."""
 
     model: str
-    samples: list[RewardSample]
+    samples: Sequence[Sample]
     queued_at: float = field(default_factory=time.monotonic)
     started_at: float = 0.0
     outcomes: Future[list[Outcome]] = field(default_factory=Future)
@@ -74,7 +77,7 @@ class Scorer:
         """Begins to work."""
         self._thread.start()
 
-    def submit(self, model: str, samples: list[RewardSample]) -> ScoreRequest:
+    def submit(self, model: str, samples: Sequence[Sample]) -> ScoreRequest:
         """Queues a request.
 
         Raises:
@@ -146,7 +149,7 @@ class Scorer:
                 if not request.outcomes.done():
                     request.outcomes.set_result(own)
 
-    def _score(self, model: str, samples: list[RewardSample]) -> list[Outcome]:
+    def _score(self, model: str, samples: Sequence[Sample]) -> list[Outcome]:
         ensemble = self._library.get(model)
         outcomes: dict[int, Outcome] = {}
         exchanges: dict[int, Exchange] = {}
@@ -155,7 +158,7 @@ class Scorer:
                 exchanges[index] = encode_exchange(
                     self.base.tokenizer, sample.prompt, sample.response, max_length=ensemble.shape.max_length
                 )
-            except ScoringFailed as error:
+            except (ScoringFailed, InvalidInput) as error:
                 outcomes[index] = SampleFailure(error=error.message, error_type=error.error_type)
         if exchanges:
             BATCH_SAMPLES.observe(len(exchanges))
@@ -173,7 +176,7 @@ def _outcome(members: list[float], exchange: Exchange, model: str) -> Outcome:
             "its weights are unsound: train it again",
             error_type="scoring",
         )
-    return MemberScores(members, exchange.truncated)
+    return MemberScores(members, exchange.truncated, exchange.tokens)
 
 
 def _fail(request: ScoreRequest, error: ServiceError) -> None:

@@ -21,11 +21,11 @@ from rlhf.contracts.policy import (
 from rlhf.contracts.tgi import TgiRequest, TgiResponse
 from rlhf.lm.chat import encode_prompt
 from rlhf.lm.loading import TextModel
+from rlhf.serving.dialects import by_field
 from services.policy.backends.base import Backend
 from services.policy.engine.requests import EngineRequest
 from services.policy.engine.rows import Extras, Row
 from services.policy.engine.stops import response_text
-from services.policy.routes.dialects import by_field
 from services.policy.routes.tgi import answer_whole
 from services.policy.routes.waiting import ERRORS, check_text, generate_all
 

@@ -10,8 +10,8 @@ from pydantic import Tag
 from rlhf.contracts.errors import ErrorBody
 from rlhf.contracts.openai import ChatCompletion, ChatRequest, Completion, CompletionRequest
 from rlhf.contracts.tgi import TgiRequest, TgiResponse
+from rlhf.serving.dialects import by_field
 from services.policy.routes import openai, tgi
-from services.policy.routes.dialects import by_field
 from services.policy.routes.waiting import ERRORS
 
 router = APIRouter(tags=["sagemaker"])

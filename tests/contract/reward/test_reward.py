@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,49 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from rlhf.artifacts.store import ArtifactStore
-from rlhf.lm.ensemble import EnsembleShape, RewardEnsemble
-from rlhf.lm.ensemble_bundle import save_bundle
-from rlhf.lm.loading import LanguageModel, load_language_model
-from services.reward.app import create_app
-from services.reward.settings import RewardSettings
-from tests.tiny_models import save_tiny_llama
 
-KEY = {"Authorization": "Bearer secret"}
 SAMPLE = {"prompt": "Why is the sky blue?", "response": "Air scatters blue light."}
-
-
-def publish(store: ArtifactStore, base: LanguageModel, name: str, version: int, members: int) -> None:
-    shape = EnsembleShape(
-        backbone=base.name, width=32, trunk_layers=3, member_layers=1, members=members, lora_r=2, max_length=128
-    )
-    ensemble = RewardEnsemble(base, shape, seed=version)
-    store.publish("reward_models", name, version, lambda folder: save_bundle(folder, ensemble, base, temperature=1.0))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reward")
-    base = load_language_model(str(save_tiny_llama(folder / "tiny")))
-    store = ArtifactStore(folder / "store")
-    publish(store, base, "rm-a", 1, members=3)
-    publish(store, base, "rm-a", 2, members=1)
-    for name in ("rm-torn", "rm-pickled"):
-        publish(store, base, name, 1, members=2)
-    (folder / "store/reward_models/rm-torn/1/ensemble.safetensors").write_bytes(b"torn")
-    (folder / "store/reward_models/rm-pickled/1/evil.pkl").write_bytes(b"\x80\x04.")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def client(folder: Path) -> Iterator[TestClient]:
-    settings = RewardSettings(
-        model=str(folder / "tiny"), store=folder / "store", api_key="secret", threads=1, max_request_samples=8
-    )
-    with TestClient(create_app(settings), headers=KEY) as client:
-        until = time.monotonic() + 60
-        while client.get("/ready").status_code != 200 and time.monotonic() < until:
-            time.sleep(0.05)
-        yield client
 
 
 def score(client: TestClient, *samples: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -111,6 +68,19 @@ def test_a_sample_that_cannot_be_scored_has_an_error_in_its_place(client: TestCl
     assert "500 tokens" in results[2]["error"]
     assert {results[1]["error_type"], results[2]["error_type"]} == {"scoring"}
     assert results[0]["score"] == pytest.approx(results[3]["score"])
+
+
+def test_a_prompt_that_the_chat_template_refuses_fails_alone(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = client.app.state.runtime.worker().base.tokenizer
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}hello"
+    monkeypatch.setattr(tokenizer, "chat_template", refusing)
+    system = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    scored, failed = score(client, SAMPLE, {**SAMPLE, "prompt": system})["results"]
+    assert "score" in scored
+    assert failed["error_type"] == "validation"
+    assert "no system role" in failed["error"]
 
 
 def test_a_long_prompt_is_cut_and_says_so(client: TestClient) -> None:

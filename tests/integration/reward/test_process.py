@@ -16,7 +16,7 @@ from rlhf.clients.reward import RewardClient
 from rlhf.contracts.errors import NotFound, Unauthorized
 from rlhf.contracts.reward import RewardRequest, RewardSample, SampleScore
 from rlhf.lm.loading import load_language_model
-from tests.contract.reward.test_reward import publish
+from tests.contract.reward.conftest import publish
 from tests.tiny_models import save_tiny_llama
 
 KEY = "the-key-of-this-test"

@@ -17,7 +17,7 @@ from rlhf.lm.exchanges import encode_exchange
 from rlhf.lm.loading import LanguageModel, load_language_model
 from services.reward.library import BundleLibrary
 from services.reward.scorer import MemberScores, Scorer
-from tests.contract.reward.test_reward import publish
+from tests.contract.reward.conftest import publish
 from tests.tiny_models import save_tiny_llama
 
 SAMPLE = RewardSample(prompt="Hi", response="Hello.")

@@ -1,0 +1,126 @@
+"""What every dialect does around the scorer: choose the reward model, submit, wait, aggregate."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+
+from rlhf.contracts.base import ARTIFACT_REF_PATTERN
+from rlhf.contracts.errors import ErrorBody, InvalidInput, Overloaded, ScoringFailed, TooLarge, Unavailable
+from rlhf.contracts.reward import Aggregation, RewardTimings, SampleFailure, SampleScore
+from services.reward.aggregation import aggregate
+from services.reward.instruments import SAMPLES, UNCERTAINTY
+from services.reward.scorer import Outcome, Scorer
+from services.reward.settings import RewardSettings
+from services.reward.texts import Sample, TextReader
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody} for status in (401, 404, 409, 413, 422, 424, 503)
+}
+"""What other trainers' dialects answer besides rewards, for the OpenAPI schema."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Results in the order of the samples, and the tokens that were read for them."""
+
+    model: str
+    results: list[SampleScore | SampleFailure]
+    tokens: int
+    timings: RewardTimings
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """Every sample's score: none has failed."""
+
+    model: str
+    scores: list[SampleScore]
+    tokens: int
+
+    @property
+    def values(self) -> list[float]:
+        """The aggregated reward of each."""
+        return [score.reward for score in self.scores]
+
+
+def choose_model(settings: RewardSettings, name: str | None) -> str:
+    """The reward model that a request means: `job@version` is that one, any other name the server's default.
+
+    Raises:
+        InvalidInput: it needs the default, and there is none.
+    """
+    if name is not None and re.fullmatch(ARTIFACT_REF_PATTERN, name):
+        return name
+    if settings.reward_model is None:
+        raise InvalidInput(
+            f"the request names no reward model (model={name!r}) and the server has no default; send `model`: "
+            "`job@version`, or start the server with RLHF_REWARD_MODEL"
+        )
+    return settings.reward_model
+
+
+async def score_samples(
+    request: Request, name: str | None, samples: Sequence[Sample], aggregation: Aggregation
+) -> Scored:
+    """Scores samples by the reward model that the name means; a sample that cannot be scored has its failure there."""
+    settings: RewardSettings = request.app.state.settings
+    model = choose_model(settings, name)
+    if len(samples) > settings.max_request_samples:
+        raise TooLarge(f"{len(samples)} samples exceed the {settings.max_request_samples} of one request; send fewer")
+    if not samples:
+        return Scored(model, [], 0, RewardTimings(queue_s=0.0, inference_s=0.0))
+    scorer: Scorer = request.app.state.runtime.worker()
+    job = scorer.submit(model, samples)
+    outcomes = await asyncio.wrap_future(job.outcomes)
+    results = [_result(outcome, aggregation) for outcome in outcomes]
+    tokens = sum(outcome.tokens for outcome in outcomes if not isinstance(outcome, SampleFailure))
+    timings = RewardTimings(queue_s=job.started_at - job.queued_at, inference_s=time.monotonic() - job.started_at)
+    return Scored(model, results, tokens, timings)
+
+
+async def reward_all(request: Request, name: str | None, samples: Sequence[Sample]) -> Rewards:
+    """Scores samples for a dialect that knows no failure of one sample.
+
+    Raises:
+        ScoringFailed: a sample cannot be scored; says which and why.
+        Unavailable: also when the queue is full, since the clients of these dialects retry no 4xx.
+    """
+    try:
+        scored = await score_samples(request, name, samples, Aggregation())
+    except Overloaded as error:
+        raise Unavailable(error.message, retry_after=error.retry_after) from error
+    scores: list[SampleScore] = []
+    for index, result in enumerate(scored.results):
+        if isinstance(result, SampleFailure):
+            raise ScoringFailed(f"sample {index} has no score, so that none is answered: {result.error}")
+        scores.append(result)
+    return Rewards(scored.model, scores, scored.tokens)
+
+
+def text_reader(request: Request) -> TextReader:
+    """Reads texts in the chat template of the backbone. Raises Unavailable while there is none."""
+    scorer: Scorer = request.app.state.runtime.worker()
+    return TextReader(scorer.base.tokenizer)
+
+
+def _result(outcome: Outcome, aggregation: Aggregation) -> SampleScore | SampleFailure:
+    if isinstance(outcome, SampleFailure):
+        SAMPLES.labels("failed").inc()
+        return outcome
+    total = aggregate(outcome.members, aggregation)
+    SAMPLES.labels("scored").inc()
+    UNCERTAINTY.observe(total.uncertainty)
+    return SampleScore(
+        reward=total.reward,
+        score=total.score,
+        uncertainty=total.uncertainty,
+        members=outcome.members,
+        truncated=outcome.truncated,
+    )
