@@ -20,6 +20,7 @@ from rlhf.lm.layers import LayerStack
 from rlhf.lm.loading import LanguageModel
 from rlhf.lm.readings import Readings
 from services.trainer.jobs.handle import JobHandle
+from services.trainer.jobs.store import Level
 from services.trainer.ppo.checkpoint import load_newest, restore, save_checkpoint
 from services.trainer.ppo.schedule import derive_seed
 from services.trainer.reward_model.augment import spoilt_pairs
@@ -39,6 +40,8 @@ from services.trainer.reward_model.metrics import pairwise_accuracy, preference_
 log = logging.getLogger(__name__)
 TOKEN_BUDGET = 2048
 """Padded tokens of one forward pass of the trunk."""
+ODD_SHARE = 0.05
+"""Share of dropped pairs that is worth a warning: a few are in every data set."""
 METRICS_FILE = "metrics.json"
 DATA_FILE = "data.json"
 
@@ -156,8 +159,9 @@ class RewardModelTraining:
         self.exchanges, self.pairs, too_long = encode_pairs(kept, roles, self.base.tokenizer, max_length=max_length)
         self.dropped = {reason: dropped[reason] for reason in FILTERS} | {"too_long": too_long}
         if total := sum(self.dropped.values()):
-            share = f"{total} of {len(config.pairs)} pairs were dropped"
-            self.job.event("pairs_dropped", share, level="warning", data=self.dropped)
+            level: Level = "warning" if total > ODD_SHARE * len(config.pairs) else "info"
+            message = f"{total} of {len(config.pairs)} pairs were dropped"
+            self.job.event("pairs_dropped", message, level=level, data=self.dropped)
         told = describe_data(len(config.pairs), self.dropped, self.exchanges, self.pairs, max_length=max_length)
         told["spoilt"] = len(spoilt)
         _write_durably(self.job.folder / DATA_FILE, json.dumps(told, indent=1))
