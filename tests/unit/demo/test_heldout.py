@@ -33,7 +33,14 @@ def generation(index: int, text: str, reason: str = "eos_token", tokens: int = 4
 
 
 def sample_score(reward: float, uncertainty: float) -> SampleScore:
-    return SampleScore(reward=reward, score=reward, uncertainty=uncertainty, members=[reward], truncated=False)
+    return SampleScore(
+        reward=reward,
+        objectives={"preference": reward},
+        score=reward,
+        uncertainty=uncertainty,
+        members=[reward],
+        truncated=False,
+    )
 
 
 def rows(count: int) -> list[PromptRow]:

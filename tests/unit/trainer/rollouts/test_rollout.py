@@ -62,7 +62,10 @@ class Services:
     def result(self, prompt: int, sample: int) -> SampleScore | SampleFailure:
         value = 10.0 * prompt + sample
         members = [value - 1, value + 1]
-        return SampleScore(reward=value - 0.5, score=value, uncertainty=1, members=members, truncated=False)
+        objectives = {"length": -value / 100}
+        return SampleScore(
+            reward=value - 0.5, objectives=objectives, score=value, uncertainty=1, members=members, truncated=False
+        )
 
 
 def test_a_batch_holds_every_sample_in_order() -> None:
