@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from rlhf.contracts.base import ArtifactRef, Contract, Prompt
-from rlhf.contracts.reward import Aggregation
+from rlhf.contracts.reward import Aggregation, Objectives
 
 
 class LoraConfig(Contract):
@@ -90,6 +90,9 @@ class PpoJobConfig(Contract):
     prompts: list[Prompt] = Field(min_length=1, max_length=1_000_000)
     reward_model: ArtifactRef
     aggregation: Aggregation = Field(default_factory=Aggregation)
+    objectives: Objectives | None = Field(
+        None, description="the reward is their weighted sum; null: reward_model's alone, at weight 1"
+    )
     steps: int = Field(100, ge=1, le=1_000_000)
     seed: int = Field(0, ge=0, lt=2**31)
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from rlhf.contracts.base import ArtifactRef, Contract, Prompt
 from rlhf.contracts.policy import SamplingParams
-from rlhf.contracts.reward import Aggregation
+from rlhf.contracts.reward import Aggregation, Objectives
 
 
 class RolloutTask(Contract):
@@ -21,6 +21,7 @@ class RolloutTask(Contract):
     sampling: SamplingParams = Field(description="seed is set: it derives from job seed, step and shard")
     reward_model: ArtifactRef
     aggregation: Aggregation
+    objectives: Objectives | None = None
 
     @property
     def batch_id(self) -> str:

@@ -70,13 +70,13 @@ def judge_answers(
     score_samples: Callable[[RewardRequest], RewardResponse],
     config: PpoJobConfig,
 ) -> Judged:
-    """Scores responses by the ensemble, aggregated as in training, and by the rubric.
+    """Scores responses as training rewards them, and by the rubric.
 
     Args:
         rows: the prompts.
         generations: the same number for each prompt, in order.
         score_samples: asks the reward service.
-        config: names the reward model and the aggregation.
+        config: names the reward model, its aggregation and the objectives.
 
     Raises:
         NotScored: a response has no score from the ensemble.
@@ -86,7 +86,9 @@ def judge_answers(
         RewardSample(prompt=conversation(row), response=generation.text)
         for row, generation in zip(rows, generations, strict=True)
     ]
-    request = RewardRequest(samples=samples, model=config.reward_model, aggregation=config.aggregation)
+    request = RewardRequest(
+        samples=samples, model=config.reward_model, aggregation=config.aggregation, objectives=config.objectives
+    )
     proxy: list[SampleScore] = []
     for row, result in zip(rows, score_samples(request).results, strict=True):
         if isinstance(result, SampleFailure):

@@ -20,6 +20,11 @@ LOOP_COUNT = 3
 """How often that n-gram has to occur."""
 
 
+def words(text: str) -> list[str]:
+    """A text's words, as all measures here count them."""
+    return [word.lower() for word in _WORD.findall(text)]
+
+
 def rep_n(text: str, n: int) -> float:
     """Share of a text's word n-grams that repeat an earlier one: 1 - distinct / all.
 
@@ -33,7 +38,7 @@ def rep_n(text: str, n: int) -> float:
     Raises:
         ValueError: `n` is below 1.
     """
-    grams = _ngrams(_words(text), n)
+    grams = _ngrams(words(text), n)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
@@ -67,7 +72,7 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
     Raises:
         ValueError: `n` is below 1.
     """
-    grams = [gram for text in texts for gram in _ngrams(_words(text), n)]
+    grams = [gram for text in texts for gram in _ngrams(words(text), n)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
@@ -90,7 +95,7 @@ def finish_rate(texts: Sequence[str]) -> float:
 
 def has_loop(text: str) -> bool:
     """Whether the same 8 words in a row occur three times or more; occurrences may overlap."""
-    counts = Counter(_ngrams(_words(text), LOOP_LENGTH))
+    counts = Counter(_ngrams(words(text), LOOP_LENGTH))
     return any(count >= LOOP_COUNT for count in counts.values())
 
 
@@ -129,10 +134,6 @@ def repeated_spans(text: str, n: int) -> list[tuple[int, int]]:
         else:
             spans.append((start, end))
     return spans
-
-
-def _words(text: str) -> list[str]:
-    return [word.lower() for word in _WORD.findall(text)]
 
 
 def _ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from rlhf.contracts.base import ArtifactRef, Contract
-from rlhf.contracts.reward import Aggregation, RewardRequest, RewardResponse
+from rlhf.contracts.reward import PREFERENCE_ALONE, Aggregation, RewardRequest, RewardResponse
 from services.reward.routes.scoring import score_samples
 
 router = APIRouter(tags=["reward"])
@@ -22,11 +22,12 @@ class LoadedModels(Contract):
 
 @router.post("/reward")
 async def score(body: RewardRequest, request: Request) -> RewardResponse:
-    """Scores samples by an ensemble: every member, their mean, their uncertainty, and the aggregated reward.
+    """Scores samples by an ensemble: every member, their mean, their uncertainty; the reward is of all objectives.
 
     A sample that cannot be scored gets an error in its place, never a score.
     """
-    scored = await score_samples(request, body.model, body.samples, body.aggregation or Aggregation())
+    aggregation, objectives = body.aggregation or Aggregation(), body.objectives or PREFERENCE_ALONE
+    scored = await score_samples(request, body.model, body.samples, aggregation, objectives)
     return RewardResponse(model=scored.model, results=scored.results, timings=scored.timings)
 
 

@@ -1,4 +1,4 @@
-"""What every dialect does around the scorer: choose the reward model, submit, wait, aggregate."""
+"""What every dialect does around the scorer: choose the reward model, submit, wait, make the rewards."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ from fastapi import Request
 
 from rlhf.contracts.base import ARTIFACT_REF_PATTERN
 from rlhf.contracts.errors import ErrorBody, InvalidInput, Overloaded, ScoringFailed, TooLarge, Unavailable
-from rlhf.contracts.reward import Aggregation, RewardTimings, SampleFailure, SampleScore
-from services.reward.aggregation import aggregate
+from rlhf.contracts.reward import (
+    PREFERENCE_ALONE,
+    Aggregation,
+    Objective,
+    RewardTimings,
+    SampleFailure,
+    SampleScore,
+)
 from services.reward.instruments import SAMPLES, UNCERTAINTY
-from services.reward.scorer import Outcome, Scorer
+from services.reward.objectives import Asked, reward_samples
+from services.reward.scorer import Scorer
 from services.reward.settings import RewardSettings
 from services.reward.texts import Sample, TextReader
 
@@ -46,7 +53,7 @@ class Rewards:
 
     @property
     def values(self) -> list[float]:
-        """The aggregated reward of each."""
+        """The reward of each."""
         return [score.reward for score in self.scores]
 
 
@@ -67,9 +74,16 @@ def choose_model(settings: RewardSettings, name: str | None) -> str:
 
 
 async def score_samples(
-    request: Request, name: str | None, samples: Sequence[Sample], aggregation: Aggregation
+    request: Request,
+    name: str | None,
+    samples: Sequence[Sample],
+    aggregation: Aggregation,
+    objectives: Sequence[Objective] = PREFERENCE_ALONE,
 ) -> Scored:
-    """Scores samples by the reward model that the name means; a sample that cannot be scored has its failure there."""
+    """Scores samples by the reward model that the name means, and by whatever else the objectives name.
+
+    A sample that cannot be scored has its failure in its place.
+    """
     settings: RewardSettings = request.app.state.settings
     model = choose_model(settings, name)
     if len(samples) > settings.max_request_samples:
@@ -77,11 +91,16 @@ async def score_samples(
     if not samples:
         return Scored(model, [], 0, RewardTimings(queue_s=0.0, inference_s=0.0))
     scorer: Scorer = request.app.state.runtime.worker()
-    job = scorer.submit(model, samples)
-    outcomes = await asyncio.wrap_future(job.outcomes)
-    results = [_result(outcome, aggregation) for outcome in outcomes]
-    tokens = sum(outcome.tokens for outcome in outcomes if not isinstance(outcome, SampleFailure))
-    timings = RewardTimings(queue_s=job.started_at - job.queued_at, inference_s=time.monotonic() - job.started_at)
+    asked = Asked(model, aggregation, objectives)
+    jobs = {ref: scorer.submit(ref, samples) for ref in asked.models}
+    answers = await asyncio.gather(*(asyncio.wrap_future(job.outcomes) for job in jobs.values()))
+    outcomes = dict(zip(jobs, answers, strict=True))
+    # Of 4096 long responses, words and patterns take seconds, in which the server has others to answer.
+    results = await asyncio.to_thread(reward_samples, asked, [each.response for each in samples], outcomes)
+    _count(results)
+    tokens = sum(outcome.tokens for outcome in outcomes[model] if not isinstance(outcome, SampleFailure))
+    queued, started = jobs[model].queued_at, min(job.started_at for job in jobs.values())
+    timings = RewardTimings(queue_s=started - queued, inference_s=time.monotonic() - started)
     return Scored(model, results, tokens, timings)
 
 
@@ -110,17 +129,10 @@ def text_reader(request: Request) -> TextReader:
     return TextReader(scorer.base.tokenizer)
 
 
-def _result(outcome: Outcome, aggregation: Aggregation) -> SampleScore | SampleFailure:
-    if isinstance(outcome, SampleFailure):
-        SAMPLES.labels("failed").inc()
-        return outcome
-    total = aggregate(outcome.members, aggregation)
-    SAMPLES.labels("scored").inc()
-    UNCERTAINTY.observe(total.uncertainty)
-    return SampleScore(
-        reward=total.reward,
-        score=total.score,
-        uncertainty=total.uncertainty,
-        members=outcome.members,
-        truncated=outcome.truncated,
-    )
+def _count(results: Sequence[SampleScore | SampleFailure]) -> None:
+    for result in results:
+        if isinstance(result, SampleFailure):
+            SAMPLES.labels("failed").inc()
+        else:
+            SAMPLES.labels("scored").inc()
+            UNCERTAINTY.observe(result.uncertainty)

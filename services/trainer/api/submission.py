@@ -15,6 +15,7 @@ from kombu.exceptions import OperationalError
 from rlhf.artifacts.store import ArtifactStore, sync_file, sync_folder
 from rlhf.contracts.errors import Conflict, InvalidInput, NotFound
 from rlhf.contracts.jobs import JobStatus, PpoJobConfig, RewardModelJobConfig
+from rlhf.contracts.reward import EnsembleObjective
 from services.trainer.jobs.celery_app import send_learn
 from services.trainer.jobs.handle import CONFIG_FILE
 from services.trainer.jobs.store import Idempotency, JobStore
@@ -51,7 +52,7 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None) -> JobStatus:
         key: the caller's Idempotency-Key; the same key and config give the same job.
 
     Raises:
-        InvalidInput: the reward model does not exist or is damaged.
+        InvalidInput: a reward model does not exist or is damaged.
         Conflict: the key was used with another config.
     """
     body = config.model_dump_json(by_alias=True).encode()
@@ -61,7 +62,8 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None) -> JobStatus:
         if (earlier := desk.jobs.earlier(idempotency)) is not None:
             return desk.jobs.status(earlier)
     if isinstance(config, PpoJobConfig):
-        _check_reward_model(desk.store, config.reward_model)
+        for where, ref in _reward_models(config).items():
+            _check_reward_model(desk.store, where, ref)
     folder = _new_folder(desk.store, _PREFIXES[config.kind])
     _write_durably(folder / CONFIG_FILE, body)
     try:
@@ -81,11 +83,21 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None) -> JobStatus:
     return desk.jobs.status(job)
 
 
-def _check_reward_model(store: ArtifactStore, ref: str) -> None:
+def _reward_models(config: PpoJobConfig) -> dict[str, str]:
+    """Every reward model that a job names, by the field that names it."""
+    ensembles = {
+        f"objectives.{index}.model": each.model
+        for index, each in enumerate(config.objectives or [])
+        if isinstance(each, EnsembleObjective)
+    }
+    return {"reward_model": config.reward_model, **ensembles}
+
+
+def _check_reward_model(store: ArtifactStore, where: str, ref: str) -> None:
     try:
         store.resolve("reward_models", ref)
     except (NotFound, Conflict) as error:
-        message = f"reward_model {ref!r} cannot be used: {error}; name one that a reward_model job published"
+        message = f"{where} {ref!r} cannot be used: {error}; name one that a reward_model job published"
         raise InvalidInput(message) from error
 
 

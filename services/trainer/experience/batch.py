@@ -10,8 +10,8 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = 1
-"""Version of the wire format; a reader refuses others."""
+FORMAT = 2
+"""Version of the wire format; a reader knows it and version 1, which had no objectives, and refuses others."""
 
 _FIXED = {"group": "<i4", "ended": "|b1", "rewards": "<f4", "scores": "<f4", "uncertainty": "<f4", "members": "<f4"}
 _RAGGED = {"prompt_ids": "<i4", "response_ids": "<i4", "behavior_logprobs": "<f4"}
@@ -32,10 +32,11 @@ class ExperienceBatch:
         response_ids: N arrays of int32, EOS included when it was sampled; never empty.
         behavior_logprobs: N arrays of float32, one per response token, under the distribution sampled from.
         ended: [N] bool, True when EOS or a stop sequence ended the response, False when the length limit did.
-        rewards: [N] float32, aggregated over members.
+        rewards: [N] float32, weighted sums of the objectives.
         scores: [N] float32, mean over members.
         uncertainty: [N] float32, population standard deviation over members.
         members: [N, K] float32, standardised scores.
+        objectives: [N] float32 by name, what the rewards are weighted sums of; none where no sample is left.
         responses: N texts.
         prompts: N texts, each the last user turn.
         failures: one reason per dropped sample.
@@ -58,6 +59,7 @@ class ExperienceBatch:
     members: NDArray[np.float32]
     responses: list[str]
     prompts: list[str]
+    objectives: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -65,6 +67,7 @@ class ExperienceBatch:
         """Refuses fields whose lengths disagree: a silent mismatch would train on another sample's reward."""
         n = len(self.group)
         lengths = {name: len(getattr(self, name)) for name in (*_FIXED, *_RAGGED, "responses", "prompts")}
+        lengths |= {f"objectives.{name}": len(values) for name, values in self.objectives.items()}
         wrong = {name: length for name, length in lengths.items() if length != n}
         if wrong:
             raise ValueError(f"batch {self.batch_id}: group has {n} samples, but {wrong}; all must be equal")
@@ -85,8 +88,10 @@ def pack(batch: ExperienceBatch) -> bytes:
     """The batch as msgpack; arrays as [dtype, shape, little-endian bytes], ragged ones joined, with their lengths."""
     fixed = {name: _pack_array(getattr(batch, name), dtype) for name, dtype in _FIXED.items()}
     ragged = {name: _pack_ragged(getattr(batch, name), dtype) for name, dtype in _RAGGED.items()}
+    objectives = {name: _pack_array(values, "<f4") for name, values in batch.objectives.items()}
     plain = ("batch_id", "job", "step", "shard", "policy_version", "responses", "prompts", "failures", "timings")
-    message = {"format": FORMAT, "arrays": fixed, "ragged": ragged} | {name: getattr(batch, name) for name in plain}
+    message = {"format": FORMAT, "arrays": fixed, "ragged": ragged, "objectives": objectives}
+    message |= {name: getattr(batch, name) for name in plain}
     return bytes(msgpack.packb(message, use_bin_type=True, unicode_errors="surrogatepass"))
 
 
@@ -100,15 +105,17 @@ def unpack(data: bytes) -> ExperienceBatch:
         message = msgpack.unpackb(data, raw=False, unicode_errors="surrogatepass")
     except (ValueError, msgpack.UnpackException) as error:
         raise ValueError(f"{len(data)} bytes are not an experience batch: {error}") from error
-    if not isinstance(message, dict) or message.get("format") != FORMAT:
+    if not isinstance(message, dict) or message.get("format") not in (1, FORMAT):
         seen = message.get("format") if isinstance(message, dict) else type(message).__name__
-        raise ValueError(f"experience batch of format {seen!r}; this reader knows format {FORMAT}, update both sides")
-    del message["format"]
+        raise ValueError(f"experience batch of format {seen!r}; this reader knows 1 and {FORMAT}, update both sides")
+    if message.pop("format") == 1:
+        message["objectives"] = {}
     try:
-        arrays, ragged = message.pop("arrays"), message.pop("ragged")
+        arrays, ragged, objectives = message.pop("arrays"), message.pop("ragged"), message.pop("objectives")
         fields: dict[str, Any] = dict(message)
         fields |= {name: _unpack_array(arrays[name], dtype) for name, dtype in _FIXED.items()}
         fields |= {name: _unpack_ragged(ragged[name], dtype) for name, dtype in _RAGGED.items()}
+        fields["objectives"] = {name: _unpack_array(objectives[name], "<f4") for name in objectives}
         return ExperienceBatch(**fields)
     except (KeyError, TypeError) as error:
         raise ValueError(f"experience batch {message.get('batch_id')!r} is malformed: {error!r}") from error

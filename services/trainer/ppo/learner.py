@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -239,9 +240,17 @@ def _describe(rollout: Rollout, rewards: Tensor, batches: Sequence[ExperienceBat
         "reward_std": float(rewards.std(unbiased=False)),
         "score_mean": float(rollout.scores.mean()),
         "uncertainty_mean": float(rollout.uncertainty.mean()),
+        **_objective_means(batches),
         "response_length": float(rollout.response_mask.sum(-1).float().mean()),
         "eos_rate": float(rollout.ended.float().mean()),
         "rep4": sum(rep_n(text, 4) for text in responses) / len(responses),
         "generate_s": sum(b.timings.get("generate_s", 0.0) for b in batches),
         "score_s": sum(b.timings.get("score_s", 0.0) for b in batches),
     }
+
+
+def _objective_means(batches: Sequence[ExperienceBatch]) -> dict[str, float]:
+    """Before the weights. A batch without samples has no objectives."""
+    names = dict.fromkeys(name for b in batches for name in b.objectives)
+    values = {name: np.concatenate([b.objectives[name] for b in batches if name in b.objectives]) for name in names}
+    return {f"objective_{name}_mean": float(each.mean(dtype=np.float64)) for name, each in values.items()}

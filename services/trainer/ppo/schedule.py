@@ -55,6 +55,7 @@ def rollout_tasks(config: PpoJobConfig, job: str, step: int) -> list[RolloutTask
             sampling=sampling,
             reward_model=config.reward_model,
             aggregation=config.aggregation,
+            objectives=config.objectives,
         )
         tasks.append(task)
     return tasks

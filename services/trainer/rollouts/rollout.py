@@ -108,8 +108,11 @@ def _score(task: RolloutTask, score: Score, generations: list[Generation]) -> li
     if not generations:
         return []
     samples = [RewardSample(prompt=task.prompts[each.prompt_index], response=each.text) for each in generations]
+    request = RewardRequest(
+        samples=samples, model=task.reward_model, aggregation=task.aggregation, objectives=task.objectives
+    )
     try:
-        answer = score(RewardRequest(samples=samples, model=task.reward_model, aggregation=task.aggregation))
+        answer = score(request)
     except ScoringFailed as error:
         return [SampleFailure(error=str(error), error_type=error.error_type) for _ in samples]
     if len(answer.results) != len(samples):
@@ -121,15 +124,20 @@ def _judge(generation: Generation, result: SampleScore | SampleFailure, kept: _K
     where = generation.prompt_index, generation.sample_index
     if isinstance(result, SampleFailure):
         kept.drop(*where, f"not scored: {result.error}")
-    elif not all(math.isfinite(v) for v in (result.reward, result.score, result.uncertainty, *result.members)):
+    elif not all(map(math.isfinite, _numbers(result))):
         kept.drop(*where, f"not scored: the reward is not finite ({result.reward})")
     else:
         kept.generations.append(generation)
         kept.scores.append(result)
 
 
+def _numbers(score: SampleScore) -> list[float]:
+    return [score.reward, score.score, score.uncertainty, *score.members, *score.objectives.values()]
+
+
 def _batch(task: RolloutTask, kept: _Kept, timings: dict[str, float]) -> ExperienceBatch:
     members = [score.members for score in kept.scores]
+    names = list(kept.scores[0].objectives) if kept.scores else []
     return ExperienceBatch(
         batch_id=task.batch_id,
         job=task.job,
@@ -145,6 +153,7 @@ def _batch(task: RolloutTask, kept: _Kept, timings: dict[str, float]) -> Experie
         scores=np.array([score.score for score in kept.scores], np.float32),
         uncertainty=np.array([score.uncertainty for score in kept.scores], np.float32),
         members=np.array(members, np.float32).reshape(len(members), -1 if members else 0),
+        objectives={name: np.array([score.objectives[name] for score in kept.scores], np.float32) for name in names},
         responses=[each.text for each in kept.generations],
         prompts=[last_user_turn(task.prompts[each.prompt_index]) for each in kept.generations],
         failures=kept.failures,

@@ -20,9 +20,11 @@ from tests.waiting import wait_ready
 KEY = {"Authorization": "Bearer secret"}
 
 
-def publish(store: ArtifactStore, base: LanguageModel, name: str, version: int, members: int) -> None:
+def publish(
+    store: ArtifactStore, base: LanguageModel, name: str, version: int, members: int, max_length: int = 128
+) -> None:
     shape = EnsembleShape(
-        backbone=base.name, width=32, trunk_layers=3, member_layers=1, members=members, lora_r=2, max_length=128
+        backbone=base.name, width=32, trunk_layers=3, member_layers=1, members=members, lora_r=2, max_length=max_length
     )
     ensemble = RewardEnsemble(base, shape, seed=version)
     store.publish("reward_models", name, version, lambda folder: save_bundle(folder, ensemble, base, temperature=1.0))
@@ -35,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = ArtifactStore(folder / "store")
     publish(store, base, "rm-a", 1, members=3)
     publish(store, base, "rm-a", 2, members=1)
+    publish(store, base, "rm-short", 1, members=2, max_length=40)
     for name in ("rm-torn", "rm-pickled"):
         publish(store, base, name, 1, members=2)
     (folder / "store/reward_models/rm-torn/1/ensemble.safetensors").write_bytes(b"torn")

@@ -75,6 +75,7 @@ def test_all_errors_of_a_config_come_at_once(client: TestClient, redis_client: R
         ({**PPO, "rollout": {"shards": 4, "prompts_per_step": 2}}, "shards=4 exceeds prompts_per_step=2"),
         ({**PPO, "reward_model": "../secrets@1"}, "reward_model"),
         ({"kind": "reward_model", "pairs": PAIRS[:1]}, "pairs"),
+        ({**PPO, "objectives": [{"kind": "length", "most": 9}] * 2}, "2 objectives have the name 'length'"),
     ],
 )
 def test_a_wrong_config_is_refused_with_its_field(client: TestClient, body: dict, part: str) -> None:
@@ -89,6 +90,15 @@ def test_a_missing_reward_model_is_named_before_anything_is_queued(client: TestC
     assert "rm@7" in error_of(response)
     assert "rm@1" in error_of(response), "the cure: its newest version"
     assert redis_client.keys("job*") == []
+
+
+def test_a_missing_ensemble_of_an_objective_is_named_with_its_field(client: TestClient, redis_client: Redis) -> None:
+    ensembles = [{"kind": "ensemble", "model": ref, "name": name} for name, ref in (("a", "rm@1"), ("b", "rm@7"))]
+    response = submit(client, {**PPO, "objectives": [*ensembles, {"kind": "preference"}]})
+    assert response.status_code == 422
+    assert "objectives.1.model 'rm@7'" in error_of(response)
+    assert redis_client.keys("job*") == []
+    assert submit(client, {**PPO, "objectives": ensembles[:1]}).status_code == 202
 
 
 def test_a_damaged_reward_model_is_refused(client: TestClient, store: ArtifactStore) -> None:

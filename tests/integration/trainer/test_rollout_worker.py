@@ -65,6 +65,7 @@ class Services(ThreadingHTTPServer):
         for sample in body["samples"]:
             reward = float(sample["response"][-1])
             score = {"reward": reward, "score": reward, "uncertainty": 0.0, "members": [reward], "truncated": False}
+            score["objectives"] = {"preference": reward}
             failure = {"error": "too long", "error_type": "scoring"}
             results.append(failure if sample["response"] in self.unscored else score)
         return {"model": "rm@1", "results": results, "timings": {"queue_s": 0.0, "inference_s": 0.0}}

@@ -2,13 +2,27 @@ import pytest
 
 from rlhf.contracts.jobs import PpoJobConfig
 from rlhf.contracts.policy import GenerateRequest, GenerateResponse, GenerateTimings, Generation
-from rlhf.contracts.reward import Aggregation, RewardRequest, RewardResponse, RewardTimings, SampleFailure, SampleScore
+from rlhf.contracts.reward import (
+    Aggregation,
+    PreferenceObjective,
+    RewardRequest,
+    RewardResponse,
+    RewardTimings,
+    SampleFailure,
+    SampleScore,
+)
 from rlhf.demo.dataset import PromptRow, load_prompts
 from rlhf.demo.heldout import Judged, NotScored, answer_prompts, describe_answers, judge_answers
 from rlhf.demo.preset import EvaluationPreset
 
 PRESET = EvaluationPreset(prompts=5, samples_per_prompt=1, max_new_tokens=7, temperature=0.7, prompts_per_request=2)
-CONFIG = PpoJobConfig(kind="ppo", prompts=["x"], reward_model="rm-1@1", aggregation=Aggregation(method="lcb"))
+CONFIG = PpoJobConfig(
+    kind="ppo",
+    prompts=["x"],
+    reward_model="rm-1@1",
+    aggregation=Aggregation(method="lcb"),
+    objectives=[PreferenceObjective(kind="preference", weight=2.0)],
+)
 
 
 class Policy:
@@ -33,7 +47,14 @@ def generation(index: int, text: str, reason: str = "eos_token", tokens: int = 4
 
 
 def sample_score(reward: float, uncertainty: float) -> SampleScore:
-    return SampleScore(reward=reward, score=reward, uncertainty=uncertainty, members=[reward], truncated=False)
+    return SampleScore(
+        reward=reward,
+        objectives={"preference": reward},
+        score=reward,
+        uncertainty=uncertainty,
+        members=[reward],
+        truncated=False,
+    )
 
 
 def rows(count: int) -> list[PromptRow]:
@@ -63,6 +84,7 @@ def test_proxy_scores_are_asked_for_as_in_training() -> None:
 
     judged = judge_answers(rows(1), [generation(0, "Yes.")], score, CONFIG)
     assert (asked[0].model, asked[0].aggregation) == ("rm-1@1", CONFIG.aggregation)
+    assert asked[0].objectives == CONFIG.objectives
     assert [turn.role for turn in asked[0].samples[0].prompt] == ["system", "user"]  # type: ignore[union-attr]
     assert judged.proxy[0].reward == 0.5
     assert 0 <= judged.gold[0] <= 1

@@ -103,6 +103,22 @@ def test_readings_of_a_batch_by_hand(tmp_path: Path) -> None:
     assert metrics["uncertainty_mean"] == pytest.approx(0.1)
 
 
+def test_objectives_are_told_each_by_its_mean_over_all_batches(tmp_path: Path) -> None:
+    _, learner = start(tmp_path, rollout={"max_failed_fraction": 1.0})
+    one = dataclasses.replace(
+        make_batch([[1]], [[[5, 6]]]),
+        objectives={"preference": np.array([2.0], np.float32), "length": np.array([-1.0], np.float32)},
+    )
+    two = dataclasses.replace(
+        make_batch([[2]], [[[7], [8]]]),
+        objectives={"preference": np.array([0.5, -1.0], np.float32), "length": np.array([0.0, -0.5], np.float32)},
+    )
+    metrics = learner.learn([one, make_batch([], [], failures=["x"]), two])
+    # (2 + 0.5 - 1) / 3, (-1 + 0 - 0.5) / 3
+    told = {name: value for name, value in metrics.items() if name.startswith("objective_")}
+    assert told == {"objective_preference_mean": 0.5, "objective_length_mean": -0.5}
+
+
 def test_batches_learn_the_same_after_their_trip_over_the_wire(tmp_path: Path) -> None:
     ends = []
     for i, trip in enumerate((lambda b: b, lambda b: unpack(pack(b)))):

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from rlhf.contracts.jobs import PpoJobConfig, PpoUpdateConfig
+from rlhf.contracts.rollout import RolloutTask
 from services.trainer.ppo.schedule import derive_seed, learning_rate, rollout_tasks, step_prompts
 
 
@@ -79,6 +80,15 @@ def test_tasks_ask_for_what_the_job_says() -> None:
     assert (first.adapter, first.policy_version) == (None, 0)
     assert (later.adapter, later.policy_version) == ("job@5", 5)
     assert (first.reward_model, first.aggregation) == (job.reward_model, job.aggregation)
+    assert first.objectives is None
+
+
+def test_a_jobs_objectives_go_with_its_tasks_through_the_queue() -> None:
+    objectives = [{"kind": "preference"}, {"kind": "ensemble", "model": "rm@2", "aggregation": {"lambda": 2.0}}]
+    job = PpoJobConfig(kind="ppo", prompts=["p"], reward_model="rm@1", objectives=objectives)
+    (task,) = rollout_tasks(job, "job", 0)
+    assert task.objectives == job.objectives
+    assert RolloutTask.model_validate_json(task.model_dump_json(by_alias=True)) == task
 
 
 def test_seeds_depend_on_every_part_and_its_place() -> None:

@@ -41,6 +41,7 @@ def batches(draw: st.DrawFn) -> ExperienceBatch:
         scores=vector(np.float32, n),
         uncertainty=vector(np.float32, n),
         members=vector(np.float32, n, k),
+        objectives={name: vector(np.float32, n) for name in draw(st.sets(TEXT, max_size=3))},
         responses=draw(st.lists(TEXT, min_size=n, max_size=n)),
         prompts=draw(st.lists(TEXT, min_size=n, max_size=n)),
         failures=draw(st.lists(TEXT, max_size=3)),
@@ -56,6 +57,8 @@ def same(left: object, right: object) -> bool:
             right.shape,
             right.tobytes(),
         )
+    if isinstance(left, dict) and any(isinstance(value, np.ndarray) for value in left.values()):
+        return list(left) == list(right) and all(same(left[name], right[name]) for name in left)
     if isinstance(left, list):
         return isinstance(right, list) and len(left) == len(right) and all(map(same, left, right))
     return left == right
@@ -119,6 +122,7 @@ def test_an_empty_batch_travels() -> None:
         ({"responses": ["a"]}, "'responses': 1"),
         ({"behavior_logprobs": [np.zeros(2, np.float32), np.zeros(1, np.float32)]}, "sample 0: 3 tokens, but 2"),
         ({"members": np.zeros(2, np.float32)}, "[N, K]"),
+        ({"objectives": {"length": np.zeros(1, np.float32)}}, "'objectives.length': 1"),
     ],
 )
 def test_lengths_that_disagree_are_refused(changes: dict, part: str) -> None:
@@ -131,6 +135,13 @@ def altered(**changes: object) -> bytes:
     return msgpack.packb({**msgpack.unpackb(pack(two_samples())), **changes})
 
 
+def test_a_batch_from_before_there_were_objectives_is_read() -> None:
+    old = msgpack.unpackb(pack(two_samples()))
+    del old["objectives"]
+    back = unpack(msgpack.packb({**old, "format": 1}))
+    assert (back.rewards.tolist(), back.objectives) == ([0.5, -0.5], {})
+
+
 def test_bytes_that_are_no_batch_are_refused() -> None:
     arrays = msgpack.unpackb(pack(two_samples()))["arrays"]
     for data, part in [
@@ -138,9 +149,10 @@ def test_bytes_that_are_no_batch_are_refused() -> None:
         (b"\xc1", "not an experience batch"),
         (pack(two_samples())[:-1], "not an experience batch"),
         (msgpack.packb(7), "format 'int'"),
-        (altered(format=2), "format 2"),
+        (altered(format=3), "format 3"),
         (altered(arrays={}), "malformed"),
         (altered(unknown=1), "malformed"),
+        (altered(objectives=1), "malformed"),
         (altered(arrays={**arrays, "rewards": {**arrays["rewards"], "dtype": "|O"}}), "dtype '|O'"),
         (altered(arrays={**arrays, "rewards": {**arrays["rewards"], "shape": [5]}}), "reshape"),
     ]:

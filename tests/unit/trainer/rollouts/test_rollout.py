@@ -8,7 +8,15 @@ import pytest
 from rlhf.contracts.base import Message
 from rlhf.contracts.errors import Conflict, GenerationFailed, InternalError, ScoringFailed, Unavailable
 from rlhf.contracts.policy import GenerateRequest, GenerateResponse, GenerateTimings, Generation, SamplingParams
-from rlhf.contracts.reward import Aggregation, RewardRequest, RewardResponse, RewardTimings, SampleFailure, SampleScore
+from rlhf.contracts.reward import (
+    Aggregation,
+    LengthObjective,
+    RewardRequest,
+    RewardResponse,
+    RewardTimings,
+    SampleFailure,
+    SampleScore,
+)
 from rlhf.contracts.rollout import RolloutTask
 from services.trainer.rollouts.rollout import last_user_turn, run_rollout
 
@@ -22,6 +30,7 @@ TASK = RolloutTask(
     sampling=SamplingParams(n=2, seed=7, max_new_tokens=4, temperature=0.7),
     reward_model="rm@1",
     aggregation=Aggregation(method="lcb"),
+    objectives=[LengthObjective(kind="length", most=4)],
 )
 
 
@@ -62,7 +71,10 @@ class Services:
     def result(self, prompt: int, sample: int) -> SampleScore | SampleFailure:
         value = 10.0 * prompt + sample
         members = [value - 1, value + 1]
-        return SampleScore(reward=value - 0.5, score=value, uncertainty=1, members=members, truncated=False)
+        objectives = {"length": -value / 100}
+        return SampleScore(
+            reward=value - 0.5, objectives=objectives, score=value, uncertainty=1, members=members, truncated=False
+        )
 
 
 def test_a_batch_holds_every_sample_in_order() -> None:
@@ -77,6 +89,10 @@ def test_a_batch_holds_every_sample_in_order() -> None:
     assert batch.scores.tolist() == [0, 1, 10, 11]
     assert batch.rewards.tolist() == [-0.5, 0.5, 9.5, 10.5]
     assert batch.members.tolist() == [[-1, 1], [0, 2], [9, 11], [10, 12]]
+    assert {name: values.tolist() for name, values in batch.objectives.items()} == {
+        "length": pytest.approx([0, -0.01, -0.1, -0.11])
+    }
+    assert batch.objectives["length"].dtype == np.float32
     assert batch.responses == ["0.0", "0.1", "1.0", "1.1"]
     assert batch.prompts == ["first", "first", "second", "second"]
     assert (batch.failures, sorted(batch.timings)) == ([], ["generate_s", "score_s"])
@@ -92,7 +108,7 @@ def test_it_asks_for_the_task_and_for_what_the_learner_needs() -> None:
     assert (generate.prompts, generate.adapter, generate.sampling) == (TASK.prompts, "ppo-1@3", TASK.sampling)
     asked = {name for name, value in generate.returns.model_dump().items() if value}
     assert asked == {"token_ids", "logprobs", "prompt_token_ids"}
-    assert (score.model, score.aggregation) == ("rm@1", TASK.aggregation)
+    assert (score.model, score.aggregation, score.objectives) == ("rm@1", TASK.aggregation, TASK.objectives)
     assert [(sample.prompt, sample.response) for sample in score.samples] == [
         (TASK.prompts[0], "0.0"),
         (TASK.prompts[0], "0.1"),
@@ -112,6 +128,7 @@ def test_a_failed_or_infinite_score_drops_the_sample_and_says_why() -> None:
     services = Odd()
     batch = run_rollout(TASK, services.generate, services.score)
     assert batch.responses == ["0.0", "1.1"]
+    assert batch.objectives["length"].tolist() == pytest.approx([0, -0.11])
     assert batch.rewards.tolist() == [-0.5, 10.5]
     assert batch.group.tolist() == [0, 1]
     assert batch.failures == [
@@ -144,7 +161,7 @@ def test_when_nothing_can_be_scored_the_batch_is_empty_with_all_reasons() -> Non
         raise ScoringFailed("no member answered")
 
     batch = run_rollout(TASK, Services().generate, broken)
-    assert (len(batch), batch.members.shape) == (0, (0, 0))
+    assert (len(batch), batch.members.shape, batch.objectives) == (0, (0, 0), {})
     assert batch.failures[0] == "prompt 0 sample 0: not scored: no member answered"
     assert len(batch.failures) == 4
 
