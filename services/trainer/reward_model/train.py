@@ -24,6 +24,7 @@ from services.trainer.jobs.store import Level
 from services.trainer.ppo.checkpoint import load_newest, restore, save_checkpoint
 from services.trainer.ppo.schedule import derive_seed
 from services.trainer.reward_model.augment import spoilt_pairs
+from services.trainer.reward_model.card import write_card
 from services.trainer.reward_model.data import FILTERS, encode_pairs, filter_pairs, read_pairs, split_by_prompt
 from services.trainer.reward_model.data_report import describe_data
 from services.trainer.reward_model.fit import (
@@ -44,6 +45,7 @@ ODD_SHARE = 0.05
 """Share of dropped pairs that is worth a warning: a few are in every data set."""
 METRICS_FILE = "metrics.json"
 DATA_FILE = "data.json"
+CARD_FILE = "README.md"
 
 
 def run_reward_model(job: JobHandle, base: LanguageModel) -> None:
@@ -141,6 +143,7 @@ class RewardModelTraining:
 
         def write(folder: Path) -> None:
             save_bundle(folder, self.ensemble, self.base, temperature=figures["temperature"])
+            (folder / CARD_FILE).write_text(write_card(f"{self.job.id}@1", figures, self.data), "utf-8")
 
         ref = self.job.store.publish("reward_models", self.job.id, 1, write)
         _write_durably(self.job.folder / METRICS_FILE, json.dumps(figures, indent=1))
@@ -162,9 +165,9 @@ class RewardModelTraining:
             level: Level = "warning" if total > ODD_SHARE * len(config.pairs) else "info"
             message = f"{total} of {len(config.pairs)} pairs were dropped"
             self.job.event("pairs_dropped", message, level=level, data=self.dropped)
-        told = describe_data(len(config.pairs), self.dropped, self.exchanges, self.pairs, max_length=max_length)
-        told["spoilt"] = len(spoilt)
-        _write_durably(self.job.folder / DATA_FILE, json.dumps(told, indent=1))
+        self.data = describe_data(len(config.pairs), self.dropped, self.exchanges, self.pairs, max_length=max_length)
+        self.data["spoilt"] = len(spoilt)
+        _write_durably(self.job.folder / DATA_FILE, json.dumps(self.data, indent=1))
 
     def _make_ensemble(self) -> RewardEnsemble:
         config, stack = self.config, LayerStack(self.base.model)

@@ -132,6 +132,16 @@ def test_it_says_what_data_it_learned_from(done: FakeJob) -> None:
     assert roles["train"]["pairs"] + roles["validation"]["pairs"] == 90
 
 
+def test_the_bundle_has_a_model_card(base: LanguageModel, done: FakeJob) -> None:
+    card = (done.store.resolve("reward_models", "rm-1@1") / "README.md").read_text()
+    figures = json.loads((done.folder / "metrics.json").read_text())
+    assert f"accuracy of the ensemble | {figures['accuracy_ensemble']:.1%}" in card
+    assert f"base_model: {base.name}" in card
+    assert "120 pairs were submitted; dropped: none." in card
+    assert "None" not in card
+    assert "nan" not in card
+
+
 def test_spoilt_responses_are_learned_from_and_counted(base: LanguageModel, tmp_path: Path) -> None:
     pairs = [pair.model_copy(update={"chosen": "one two three four five six seven."}) for pair in make_pairs(40)]
     job = FakeJob(make_config(pairs=pairs, epochs=1, spoilt_fraction=0.5), ArtifactStore(tmp_path))
