@@ -31,8 +31,8 @@ tags: [reward-model, rlhf, ensemble]
 # Reward model {ref}
 
 {shape["members"]} members on the first {shape["trunk_layers"]} layers of {shape["backbone"]}, each with adapters of
-rank {shape["lora_r"]} on the last {shape["member_layers"]} of them and a head of its own. A score of 0 is the mean of the
-training responses, 1 their standard deviation. The weights of the backbone are not in here.
+rank {shape["lora_r"]} on the last {shape["member_layers"]} of them and a head of its own. A score of 0 is the mean of
+the training responses, 1 their standard deviation. The weights of the backbone are not in here.
 
 ## Quality
 
@@ -51,7 +51,7 @@ On {figures["eval_pairs"]} pairs over {measured["prompts"]} prompts that no memb
 ## Data
 
 {data["submitted"]} pairs were submitted; dropped: {dropped}. {trained["pairs"]} pairs over {trained["prompts"]} prompts
-trained, of which {data["spoilt"]} have a spoilt response as the rejected one. The longer response is the preferred one in
+trained, of which {data["spoilt"]} have a spoilt response as the rejected one. The longer response is preferred in
 {trained["longer_is_preferred"]:.0%} of them. Median lengths in tokens: {_medians(trained["tokens"])}. Texts over
 {data["max_length"]} tokens lose the beginning of the prompt.
 
