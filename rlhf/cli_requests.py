@@ -152,11 +152,7 @@ def run_jobs_submit(options: argparse.Namespace, _: StopSignals, console: Consol
 
     from rlhf.contracts.jobs import JobConfig
 
-    try:
-        body = json.loads(options.file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise RequestFailed(f"cannot read the job {options.file}: {error}") from error
-    config = checked(RootModel[JobConfig], body).root
+    config = checked(RootModel[JobConfig], read_json("the job", options.file)).root
     with trainer(options) as client:
         console.say(asked(client.submit, config).id)
 
@@ -188,6 +184,14 @@ def run_report(options: argparse.Namespace, _: StopSignals, console: Console) ->
         raise RequestFailed(f"cannot read {source}: {error}; `rlhf demo` writes it at its end") from error
     render(report, options.folder / "report.html")
     console.say(str(options.folder / "report.html"))
+
+
+def read_json(what: str, path: Path) -> Any:
+    """The content of a file that the user named. Args: what, it is, for the message when it cannot be read."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestFailed(f"cannot read {what} {path}: {error}") from error
 
 
 def trainer(options: argparse.Namespace) -> TrainerClient:

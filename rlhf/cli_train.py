@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from rlhf.cli_requests import RequestFailed, asked, checked, trainer
+from rlhf.cli_requests import RequestFailed, asked, checked, read_json, trainer
 from rlhf.local.console import Console
 from rlhf.local.signals import StopSignals
 
@@ -60,10 +59,7 @@ def _read(options: argparse.Namespace, console: Console) -> list[Any]:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise RequestFailed(f"cannot read the settings {path}: {error}") from error
+    settings = read_json("the settings", path)
     if not isinstance(settings, dict):
         raise RequestFailed(f'{path} holds {type(settings).__name__}; send an object, such as {{"members": 3}}')
     return settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -33,3 +34,8 @@ Prompt = str | Annotated[list[Message], Field(min_length=1)]
 def prompt_messages(prompt: Prompt) -> list[Message]:
     """The prompt as a conversation: plain text becomes one user turn."""
     return [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+
+
+def prompt_key(prompt: Prompt) -> str:
+    """What makes two prompts the same, text or conversation: the conversation as canonical JSON."""
+    return json.dumps([message.model_dump() for message in prompt_messages(prompt)], sort_keys=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import defaultdict, deque
 from collections.abc import Iterable
 
-from rlhf.contracts.base import prompt_messages
+from rlhf.contracts.base import prompt_key
 from rlhf.contracts.jobs import PreferencePair
 from rlhf.data.formats import TypedPair
 
@@ -25,8 +24,7 @@ def choose_balanced(pairs: Iterable[TypedPair], count: int, *, seed: int) -> lis
     """
     by_type: dict[str, dict[str, list[PreferencePair]]] = defaultdict(lambda: defaultdict(list))
     for each in pairs:
-        key = json.dumps([turn.model_dump() for turn in prompt_messages(each.pair.prompt)])
-        by_type[each.kind or ""][key].append(each.pair)
+        by_type[each.kind or ""][prompt_key(each.pair.prompt)].append(each.pair)
     draw = random.Random(seed)
     queues: deque[deque[list[PreferencePair]]] = deque()
     for kind in sorted(by_type):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.contracts.base import Prompt, prompt_messages
+from rlhf.contracts.base import Prompt, prompt_key
 from rlhf.contracts.errors import InvalidInput, ScoringFailed
 from rlhf.contracts.jobs import PreferencePair
 from rlhf.evaluation.text_metrics import rep_n
@@ -79,7 +78,7 @@ def read_pairs(pairs: Sequence[PreferencePair]) -> list[Comparison]:
     """
     return [
         Comparison(
-            key=json.dumps([m.model_dump() for m in prompt_messages(pair.prompt)], sort_keys=True),
+            key=prompt_key(pair.prompt),
             prompt=pair.prompt,
             chosen=_response_text(pair.chosen, f"pairs.{index}.chosen"),
             rejected=_response_text(pair.rejected, f"pairs.{index}.rejected"),
