@@ -120,13 +120,12 @@ class SlotCache(Cache):  # type: ignore[misc]
         if width > window.end:
             self._slide(width - window.end)
         first, last = window.rows, window.rows + len(source)
-        for mine, theirs in zip(self.layers, other.layers, strict=True):
-            for buffer, given in ((mine.keys, theirs.keys), (mine.values, theirs.values)):
-                columns = given[:, :, other.window.start : other.window.end]
+        for layer in self.layers:
+            for buffer in (layer.keys, layer.values):
                 # Masked columns count nothing, but zero times what an earlier row left there must not be NaN.
                 buffer[first:last, :, : window.end - width] = 0
-                for row, origin in zip(range(first, last), source, strict=True):
-                    buffer[row, :, window.end - width : window.end] = columns[origin]
+        for row, origin in zip(range(first, last), source, strict=True):
+            self.copy_columns((row, window.end - width), other, (origin, other.window.start), width)
         window.rows = last
         window.start = min(window.start, window.end - width) if first else window.end - width
 
