@@ -7,9 +7,11 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from fastapi import Request
+from transformers import PreTrainedTokenizerBase
 
 from rlhf.contracts.base import ARTIFACT_REF_PATTERN
 from rlhf.contracts.errors import ErrorBody, InvalidInput, Overloaded, ScoringFailed, TooLarge, Unavailable
@@ -126,7 +128,13 @@ async def reward_all(request: Request, name: str | None, samples: Sequence[Sampl
 def text_reader(request: Request) -> TextReader:
     """Reads texts in the chat template of the backbone. Raises Unavailable while there is none."""
     scorer: Scorer = request.app.state.runtime.worker()
-    return TextReader(scorer.base.tokenizer)
+    return _reader(scorer.base.tokenizer)
+
+
+@lru_cache(maxsize=4)
+def _reader(tokenizer: PreTrainedTokenizerBase) -> TextReader:
+    """Renders the template twice to learn it, once a tokenizer and not once a request."""
+    return TextReader(tokenizer)
 
 
 def _count(results: Sequence[SampleScore | SampleFailure]) -> None:
