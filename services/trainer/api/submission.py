@@ -76,11 +76,32 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None) -> JobStatus:
         # The same request came twice at the same time, and the other one was first.
         shutil.rmtree(folder)
         return desk.jobs.status(job)
+    _send(desk, job)
+    return desk.jobs.status(job)
+
+
+def resume(desk: Desk, job: str) -> JobStatus:
+    """Puts a paused job back into the queue.
+
+    Args:
+        desk: where.
+        job: its id.
+
+    Raises:
+        NotFound: no such job.
+        Conflict: it has ended.
+    """
+    status, moved = desk.jobs.request_resume(job)
+    if moved:
+        _send(desk, job)
+    return status
+
+
+def _send(desk: Desk, job: str) -> None:
     try:
         send_learn(desk.app, job)
     except OperationalError as error:
         log.warning("message not sent, the reconciler will", extra={"job": job, "error": str(error)})
-    return desk.jobs.status(job)
 
 
 def _reward_models(config: PpoJobConfig) -> dict[str, str]:

@@ -100,7 +100,8 @@ class PpoLearner:
             batches = self.job.pull(self.step, self.config.rollout.shards)
             waited = time.monotonic() - started
             metrics = self.learn(batches)
-            self.job.raise_if_stopped()  # who lost the job while it was learning writes nothing more
+            # Who lost the job while it was learning writes nothing more; who must only stop keeps what it has learned.
+            self.job.raise_if_lost()
             elapsed = time.monotonic() - started
             metrics.update(
                 rollout_s=waited, learn_s=elapsed - waited, step_s=elapsed, tokens_per_s=metrics["tokens"] / elapsed
