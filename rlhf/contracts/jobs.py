@@ -68,8 +68,15 @@ class PpoUpdateConfig(Contract):
     warmup_steps: int = Field(0, ge=0, description="PPO steps over which the learning rate rises from 0")
     max_grad_norm: float = Field(1.0, gt=0)
     clip_ratio: float = Field(0.2, gt=0, lt=1)
+    dual_clip: float | None = Field(
+        None,
+        gt=1,
+        le=100,
+        description="bound c·|A| of a token's loss at negative advantages A (1912.09729); null: none",
+    )
     clip_value: float = Field(0.2, gt=0, description="value clipping range, same unit as the reward")
     value_coefficient: float = Field(0.1, ge=0)
+    value_warmup_steps: int = Field(0, ge=0, description="first PPO steps, in which only the value head learns")
     gamma: float = Field(1.0, ge=0, le=1, description="discount")
     lam: float = Field(0.95, ge=0, le=1, description="GAE λ")
     baseline: Literal["group", "none"] = Field(

@@ -141,8 +141,16 @@ class PpoLearner:
             group["lr"] = rate
         targets = Targets(scored.old_logprobs, scored.old_values, whitened, returns)
         shuffle_seed = derive_seed("shuffle", config.seed, self.step) % 2**40
+        value_only = self.step < config.update.value_warmup_steps
         stats = update_policy(
-            actor, self.optimizer, rollout, features, targets, config.update, shuffle_seed=shuffle_seed
+            actor,
+            self.optimizer,
+            rollout,
+            features,
+            targets,
+            config.update,
+            shuffle_seed=shuffle_seed,
+            value_only=value_only,
         )
         self.kl.update(self.step, kl.sequence, len(rollout.rewards))
         mismatch = (scored.old_logprobs - rollout.behavior_logprobs)[mask].abs().mean()
@@ -150,6 +158,7 @@ class PpoLearner:
             **stats.means(),
             "ratio_first_minibatch": stats.ratio_first_minibatch,
             "epochs": stats.epochs,
+            "value_only": float(value_only),
             "learning_rate": rate,
             "kl_sequence": kl.sequence,
             "kl_token": kl.token,
