@@ -36,6 +36,13 @@ class RolloutConfig(Contract):
     prompts_per_step: int = Field(16, ge=1, le=65536, description="prompts of one PPO step")
     samples_per_prompt: int = Field(4, ge=1, le=128, description="responses per prompt; >1 gives a group baseline")
     shards: int = Field(1, ge=1, le=4096, description="rollout tasks a step is cut into")
+    max_staleness: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="steps that are sampled ahead while one is learned: their policy is so many versions old, and "
+        "importance weights correct for it; 0: on-policy",
+    )
     max_new_tokens: int = Field(64, ge=1, le=8192, description="length limit of a response, tokens")
     temperature: float = Field(1.0, gt=0, le=10, description="the learner divides its logits by the same")
     repetition_penalty: float = Field(1.0, gt=0, le=10)

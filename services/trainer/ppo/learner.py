@@ -23,7 +23,7 @@ from services.trainer.ppo.checkpoint import load_newest, restore, save_checkpoin
 from services.trainer.ppo.collate import Rollout, collate, split_by_tokens
 from services.trainer.ppo.kl import KlController, estimate_kl
 from services.trainer.ppo.rewards import leave_one_out, repeated_ngrams, sequence_rewards, shape_rewards
-from services.trainer.ppo.schedule import derive_seed, learning_rate, rollout_tasks
+from services.trainer.ppo.schedule import derive_seed, learning_rate, rollout_tasks, steps_to_ask_for
 from services.trainer.ppo.update import Targets, update_policy
 from services.trainer.ppo.watchdogs import Alert, watch
 
@@ -96,7 +96,8 @@ class PpoLearner:
         while self.step < self.config.steps:
             self.job.raise_if_stopped()
             started = time.monotonic()
-            self.job.enqueue(rollout_tasks(self.config, self.job.id, self.step))
+            for step in steps_to_ask_for(self.config, self.step):
+                self.job.enqueue(rollout_tasks(self.config, self.job.id, step))
             batches = self.job.pull(self.step, self.config.rollout.shards)
             waited = time.monotonic() - started
             metrics = self.learn(batches)
@@ -167,6 +168,7 @@ class PpoLearner:
             "beta": beta,
             "explained_variance": explained_variance(scored.old_values, returns, mask),
             "engine_mismatch": float(mismatch),
+            "staleness": float(self.step - min(b.policy_version for b in batches)),
             "repeated_tokens": float(repeated.sum() / mask.sum()),
             **_describe(rollout, rewards, batches),
         }

@@ -120,7 +120,8 @@ def _explained_variance(history: Sequence[Metrics], _: float) -> Iterator[Alert]
 
 
 def _engine_mismatch(history: Sequence[Metrics], _: float) -> Iterator[Alert]:
-    if history[-1]["engine_mismatch"] > 0.05:
+    # Under an older policy's samples the difference is mostly what was learned since.
+    if history[-1]["engine_mismatch"] > 0.05 and not history[-1].get("staleness"):
         hint = (
             "engine and learner disagree about the sampled tokens' log-probabilities: is the policy serving this "
             "step's adapter at this temperature, or are penalties on?"

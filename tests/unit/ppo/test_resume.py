@@ -45,7 +45,8 @@ class FragileJob(MemoryJob):
 
 
 def make_job(root: Path, **changes: object) -> FragileJob:
-    config = job_config(steps=STEPS, rollout={"shards": 2}, kl={"schedule": "adaptive", "beta": 0.05}, **changes)
+    changes.setdefault("rollout", {"shards": 2})
+    config = job_config(steps=STEPS, kl={"schedule": "adaptive", "beta": 0.05}, **changes)
     # The rollouts sample the model as it is: a difference in the weights would become one in the data.
     job = FragileJob(root, config, lambda task: sampler(job.base, lambda ids: float(ids[0] < 12))(task))
     return job
@@ -171,6 +172,22 @@ def test_interrupted_again_and_again(undisturbed: tuple[FragileJob, PpoLearner],
             attempt(job)
         vars(job).pop(method, None)
     assert_same_end(job, attempt(job), undisturbed)
+
+
+def test_sampled_ahead_it_ends_the_same_too(tmp_path: Path) -> None:
+    ahead = {"rollout": {"shards": 2, "max_staleness": 1}}
+    job, whole = make_job(tmp_path / "a", **ahead), make_job(tmp_path / "b", **ahead)
+    for each in (job, whole):
+        # Sampled when it is asked for, by the weights of that time.
+        each.enqueue = lambda tasks, each=each: (MemoryJob.enqueue(each, tasks), each.pull(tasks[0].step, 2))
+    expected = attempt(whole)
+    for method, count in [("raise_if_lost", 1), ("acknowledge", 2), ("enqueue", 2)]:
+        undo = getattr(job, method)
+        job.die_at(method, count, after=True)
+        with pytest.raises(Killed):
+            attempt(job)
+        setattr(job, method, undo)
+    assert_same_end(job, attempt(job), (whole, expected))
 
 
 def test_a_finished_run_that_is_run_again_does_nothing(tmp_path: Path) -> None:

@@ -125,6 +125,10 @@ def test_engine_and_learner_disagree() -> None:
     assert names({"engine_mismatch": 0.049}) == set()
 
 
+def test_what_an_older_policy_sampled_differs_without_a_mistake() -> None:
+    assert names({"engine_mismatch": 0.2, "staleness": 1.0}) == set()
+
+
 def test_over_optimisation_is_rising_scores_with_rising_doubt() -> None:
     # means of the first and the last three steps: score 1 → 2, uncertainty 0.2 → 0.31 > 1.5·0.2
     both = {"score_mean": 2.0, "uncertainty_mean": 0.31}
