@@ -99,7 +99,7 @@ def run(job: str, url: str, options: argparse.Namespace, *, ahead: int, learn_s:
     from services.trainer.experience.stream import ExperienceStream
     from services.trainer.jobs.celery_app import ROLLOUT_QUEUE, create_celery, send_rollout, waiting
     from services.trainer.jobs.connection import BLOCK_MS, connect
-    from services.trainer.jobs.lease import lease_held
+    from services.trainer.jobs.lease import leases_held
     from services.trainer.jobs.store import JobStore
     from services.trainer.ppo.schedule import rollout_tasks, steps_to_ask_for
     from services.trainer.settings import TrainerSettings
@@ -115,7 +115,7 @@ def run(job: str, url: str, options: argparse.Namespace, *, ahead: int, learn_s:
     JobStore(redis, settings).create(job, "ppo", config.steps)
 
     def alive(ids: list[str]) -> set[str]:
-        return {each for each in ids if lease_held(redis, each)} | (waiting(redis, ROLLOUT_QUEUE) & set(ids))
+        return leases_held(redis, ids) | (waiting(redis, ROLLOUT_QUEUE) & set(ids))
 
     def send(task: Any) -> None:
         send_rollout(app, task.batch_id, task.model_dump(mode="json"))

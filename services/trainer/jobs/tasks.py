@@ -30,7 +30,7 @@ from services.trainer.jobs.celery_app import LEARN, ROLLOUT_QUEUE, send_learn, s
 from services.trainer.jobs.connection import BLOCK_MS, REDIS_OUTAGES
 from services.trainer.jobs.handle import JobCancelled, JobHandle, JobPaused, RolloutFailed, WorkerStopping
 from services.trainer.jobs.instruments import LEASES_LOST, TASK_SECONDS
-from services.trainer.jobs.lease import Lease, LeaseLost, acquire_lease, lease_held
+from services.trainer.jobs.lease import Lease, LeaseLost, acquire_lease, leases_held
 from services.trainer.jobs.store import JobStore
 from services.trainer.settings import LearnerSettings
 
@@ -172,8 +172,7 @@ def _call_entry_point(learner: Learner, job: str, lease: Lease) -> None:
         send_rollout(learner.app, task.batch_id, task.model_dump(mode="json"))
 
     def alive(batch_ids: list[str]) -> set[str]:
-        held = {batch_id for batch_id in batch_ids if lease_held(learner.redis, batch_id)}
-        return held | (waiting(learner.redis, ROLLOUT_QUEUE) & set(batch_ids))
+        return leases_held(learner.redis, batch_ids) | (waiting(learner.redis, ROLLOUT_QUEUE) & set(batch_ids))
 
     collector = Collector(stream, send, alive, look_s=learner.settings.rollout_look_s, block_ms=BLOCK_MS)
     store = ArtifactStore(learner.settings.store)
