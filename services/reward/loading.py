@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.lm.loading import load_language_model
-from services.reward.library import BundleLibrary
+from services.reward.library import Library
 from services.reward.scorer import Scorer
 from services.reward.settings import RewardSettings
 
@@ -16,11 +16,7 @@ def load_scorer(settings: RewardSettings) -> Scorer:
         OSError, ValueError: the backbone cannot be loaded; says why.
     """
     base = load_language_model(settings.model, device=settings.device)
-    library = BundleLibrary(ArtifactStore(settings.store), base, settings.bundles_kept)
-    return Scorer(
-        base,
-        library,
-        token_budget=settings.max_batch_tokens,
-        max_queue=settings.max_queue,
-        threads=settings.threads,
+    library = Library(
+        ArtifactStore(settings.store), base, kept=settings.bundles_kept, token_budget=settings.max_batch_tokens
     )
+    return Scorer(base, library, max_queue=settings.max_queue, threads=settings.threads)
