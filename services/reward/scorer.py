@@ -1,4 +1,4 @@
-"""The scorer: one thread that owns what this process computes, and scores queued requests, those for one model together.
+"""The scorer: one thread that owns the models in this process and scores queued requests, those for one together.
 
 What other servers compute is waited for elsewhere, so that a slow one holds up no other reward model.
 """
@@ -59,8 +59,8 @@ class Scorer:
 
     @property
     def alive(self) -> bool:
-        """Whether the scorer's thread runs, or another one still waits for a server."""
-        return self._thread.is_alive() or bool(self._away)
+        """Whether the scorer's thread runs."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         """Begins to work."""
