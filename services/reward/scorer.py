@@ -1,43 +1,34 @@
-"""The scorer: one thread that owns the backbone and scores queued requests, those for one reward model together."""
+"""The scorer: one thread that owns the models in this process and scores queued requests, those for one together.
+
+What other servers compute is waited for elsewhere, so that a slow one holds up no other reward model.
+"""
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
-from rlhf.contracts.errors import InternalError, InvalidInput, ScoringFailed, ServiceError, Unavailable
-from rlhf.contracts.reward import SampleFailure
-from rlhf.lm.exchanges import Exchange, encode_exchange
+from rlhf.contracts.errors import InternalError, ServiceError, Unavailable
 from rlhf.lm.loading import LanguageModel
 from rlhf.serving.runtime import check_admission
-from services.reward.instruments import BATCH_SAMPLES, QUEUE
-from services.reward.library import BundleLibrary
+from services.reward.instruments import QUEUE
+from services.reward.library import Library
+from services.reward.model import Outcome
 from services.reward.texts import Sample
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class MemberScores:
-    """One sample's K standardised scores, all finite, and the tokens that were read for them."""
-
-    members: list[float]
-    truncated: bool
-    tokens: int
-
-
-Outcome = MemberScores | SampleFailure
-
-
-@dataclass
+@dataclass(eq=False)
 class ScoreRequest:
     """Samples for one reward model, and the promise of an outcome for each."""
 
@@ -51,14 +42,13 @@ class ScoreRequest:
 class Scorer:
     """Takes requests from any thread; computes on its own."""
 
-    def __init__(
-        self, base: LanguageModel, library: BundleLibrary, *, token_budget: int, max_queue: int, threads: int
-    ) -> None:
-        """Args: token_budget, padded tokens of a forward pass; threads, of torch (0 leaves its own choice)."""
+    def __init__(self, base: LanguageModel, library: Library, *, max_queue: int, threads: int) -> None:
+        """Args: base, the backbone; library, of reward models; threads, of torch (0 leaves its own choice)."""
         self.base, self._library = base, library
-        self._token_budget, self._max_queue, self._threads = token_budget, max_queue, threads
+        self._max_queue, self._threads = max_queue, threads
         self._queue: deque[ScoreRequest] = deque()
         self._running: list[ScoreRequest] = []
+        self._away: list[ScoreRequest] = []
         self._changed = threading.Condition()
         self._draining = self._stopped = False
         self._thread = threading.Thread(target=self._run, name="scorer", daemon=True)
@@ -86,7 +76,8 @@ class Scorer:
         """
         request = ScoreRequest(model, samples)
         with self._changed:
-            check_admission("reward", stopping=self._draining, waiting=len(self._queue), limit=self._max_queue)
+            waiting = len(self._queue) + len(self._away)
+            check_admission("reward", stopping=self._draining, waiting=waiting, limit=self._max_queue)
             self._queue.append(request)
             QUEUE.set(len(self._queue))
             self._changed.notify_all()
@@ -96,13 +87,13 @@ class Scorer:
         """Takes no new requests and waits for those it has. Returns whether they finished in time."""
         with self._changed:
             self._draining = True
-            return self._changed.wait_for(lambda: not self._queue and not self._running, timeout=seconds)
+            return self._changed.wait_for(lambda: not (self._queue or self._running or self._away), timeout=seconds)
 
     def stop(self, seconds: float = 2.0) -> None:
         """Ends: requests that are not done answer 503. Args: seconds, to wait for the thread."""
         with self._changed:
             self._draining = self._stopped = True
-            for request in (*self._queue, *self._running):
+            for request in (*self._queue, *self._running, *self._away):
                 _fail(request, Unavailable("reward stopped before the scores were complete; send it again"))
             self._queue.clear()
             self._changed.notify_all()
@@ -122,63 +113,50 @@ class Scorer:
                 self._running = [request for request in self._queue if request.model == model]
                 self._queue = deque(request for request in self._queue if request.model != model)
                 QUEUE.set(len(self._queue))
-            try:
-                self._compute(model, self._running)
-            finally:
-                with self._changed:
-                    self._running = []
-                    self._changed.notify_all()
+            scored = self._score(model, self._running)
+            with self._changed:
+                requests, self._running = self._running, []
+                self._away += requests
+            # Called at once where the scores are there already.
+            scored.add_done_callback(partial(self._hand_out, model, requests))
 
-    def _compute(self, model: str, requests: list[ScoreRequest]) -> None:
+    def _score(self, model: str, requests: Sequence[ScoreRequest]) -> Future[list[Outcome]]:
         for request in requests:
             request.started_at = time.monotonic()
         try:
-            samples = [sample for request in requests for sample in request.samples]
-            outcomes = self._score(model, samples)
+            return self._library.get(model).score([sample for request in requests for sample in request.samples])
+        except Exception as error:  # noqa: BLE001
+            failed: Future[list[Outcome]] = Future()
+            failed.set_exception(error)
+            return failed
+
+    def _hand_out(self, model: str, requests: Sequence[ScoreRequest], scored: Future[list[Outcome]]) -> None:
+        """Ends requests; on the scorer's thread, or on that which had the last answer."""
+        try:
+            outcomes = scored.result()
         except ServiceError as error:
-            for request in requests:
-                _fail(request, error)
+            self._end(requests, error)
         except Exception as error:
             log.exception("a batch failed", extra={"reward_model": model})
             reason = f"scoring failed unexpectedly with {type(error).__name__}; the log has it. This is a bug"
-            for request in requests:
-                _fail(request, InternalError(reason))
+            self._end(requests, InternalError(reason))
         else:
+            self._end(requests, outcomes)
+
+    def _end(self, requests: Sequence[ScoreRequest], result: list[Outcome] | ServiceError) -> None:
+        with self._changed:
+            first = 0
             for request in requests:
-                own, outcomes = outcomes[: len(request.samples)], outcomes[len(request.samples) :]
-                if not request.outcomes.done():
-                    request.outcomes.set_result(own)
-
-    def _score(self, model: str, samples: Sequence[Sample]) -> list[Outcome]:
-        ensemble = self._library.get(model)
-        outcomes: dict[int, Outcome] = {}
-        exchanges: dict[int, Exchange] = {}
-        for index, sample in enumerate(samples):
-            try:
-                exchanges[index] = encode_exchange(
-                    self.base.tokenizer, sample.prompt, sample.response, max_length=ensemble.shape.max_length
-                )
-            except (ScoringFailed, InvalidInput) as error:
-                outcomes[index] = SampleFailure(error=error.message, error_type=error.error_type)
-        if exchanges:
-            BATCH_SAMPLES.observe(len(exchanges))
-            scores = ensemble.score(list(exchanges.values()), token_budget=self._token_budget).tolist()
-            for (index, exchange), members in zip(exchanges.items(), scores, strict=True):
-                outcomes[index] = _outcome(members, exchange, model)
-        return [outcomes[index] for index in range(len(samples))]
-
-
-def _outcome(members: list[float], exchange: Exchange, model: str) -> Outcome:
-    broken = [index for index, score in enumerate(members) if not math.isfinite(score)]
-    if broken:
-        return SampleFailure(
-            error=f"member {broken[0]} of {model} gave {members[broken[0]]}, which is no score; "
-            "its weights are unsound: train it again",
-            error_type="scoring",
-        )
-    return MemberScores(members, exchange.truncated, exchange.tokens)
+                self._away.remove(request)
+                if isinstance(result, ServiceError):
+                    _fail(request, result)
+                else:
+                    with suppress(InvalidStateError):  # its client left at this very moment
+                        request.outcomes.set_result(result[first : first + len(request.samples)])
+                first += len(request.samples)
+            self._changed.notify_all()
 
 
 def _fail(request: ScoreRequest, error: ServiceError) -> None:
-    if not request.outcomes.done():
+    with suppress(InvalidStateError):
         request.outcomes.set_exception(error)

@@ -1,6 +1,7 @@
 """The job API from outside: what it accepts, what it refuses and how it says so."""
 
 import json
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -99,6 +100,17 @@ def test_a_missing_ensemble_of_an_objective_is_named_with_its_field(client: Test
     assert "objectives.1.model 'rm@7'" in error_of(response)
     assert redis_client.keys("job*") == []
     assert submit(client, {**PPO, "objectives": ensembles[:1]}).status_code == 202
+
+
+def test_a_panel_of_the_reward_service_needs_no_bundle(settings: ApiSettings, tmp_path: Path) -> None:
+    members = [{"kind": "classifier", "model": "elsewhere", "mean": 0, "std": 1}]
+    (tmp_path / "panels.json").write_text(json.dumps({"guards@1": {"members": members}}))
+    told = ApiSettings(**{**settings.model_dump(), "reward_panels": tmp_path / "panels.json"})
+    with TestClient(create_app(told)) as client:
+        assert submit(client, {**PPO, "reward_model": "guards@1"}).status_code == 202
+        response = submit(client, {**PPO, "reward_model": "guards@2"})
+        assert response.status_code == 422
+        assert "a panel of RLHF_REWARD_PANELS" in error_of(response)
 
 
 def test_a_damaged_reward_model_is_refused(client: TestClient, store: ArtifactStore) -> None:
