@@ -14,6 +14,7 @@ from rlhf.contracts.jobs import JobConfig, PpoJobConfig, RewardModelJobConfig
 from rlhf.contracts.rollout import RolloutTask
 from services.trainer.experience.batch import ExperienceBatch
 from services.trainer.experience.collector import Collector, RolloutFailed
+from services.trainer.jobs.board import Board
 from services.trainer.jobs.lease import Lease, LeaseLost
 from services.trainer.jobs.series import SeriesWriter
 from services.trainer.jobs.store import EventKind, JobStore, Level, finite
@@ -67,12 +68,12 @@ class JobHandle:
         self.id, self.store, self.folder = job, store, store.job_folder(job)
         self.config = read_config(self.folder)
         self._jobs, self._lease, self._collector, self._stopping = jobs, lease, collector, stopping
-        self._series = SeriesWriter(self.folder)
+        self._series, self._board = SeriesWriter(self.folder), Board(self.folder)
         self._progressed: tuple[int, float] | None = None
         self._step_s: float | None = None
 
     def progress(self, step: int, total: int, metrics: dict[str, float]) -> None:
-        """Records that steps are done: the record, a row of metrics.jsonl, an event.
+        """Records that steps are done: the record, a row of metrics.jsonl, the curves of TensorBoard, an event.
 
         Args:
             step: steps done so far; a step that is reported again replaces its row and any later ones.
@@ -87,6 +88,7 @@ class JobHandle:
         values = {name: finite(float(value)) for name, value in metrics.items()}
         known = {name: value for name, value in values.items() if value is not None}
         self._series.write({**values, "step": step, "time": time.time()})
+        self._board.write(step, known)
         self._jobs.progress(self.id, step, total, known, self._step_s)
         data = {"step": step, "total": total, "metrics": values}
         self._jobs.add_event(self.id, "progress", "info", "progress", f"step {step} of {total}", data)
@@ -117,6 +119,10 @@ class JobHandle:
             raise JobCancelled("cancelled by request")
         if wishes.pause:
             raise JobPaused("paused by request")
+
+    def close(self) -> None:
+        """Ends what it writes to; the attempt is over."""
+        self._board.close()
 
     def enqueue(self, tasks: list[RolloutTask]) -> None:
         """Asks for batches; those that are there, or on their way, from an earlier attempt are not asked for again."""

@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,7 +177,11 @@ def _call_entry_point(learner: Learner, job: str, lease: Lease) -> None:
 
     collector = Collector(stream, send, alive, look_s=learner.settings.rollout_look_s, block_ms=BLOCK_MS)
     store = ArtifactStore(learner.settings.store)
-    handle = JobHandle(job, learner.jobs, store, lease, collector, learner.stopping)
+    with closing(JobHandle(job, learner.jobs, store, lease, collector, learner.stopping)) as handle:
+        _run(learner, handle)
+
+
+def _run(learner: Learner, handle: JobHandle) -> None:
     handle.raise_if_stopped()
     if learner.base is None:
         learner.base = learner.load_base(learner.settings)

@@ -36,7 +36,9 @@ def test_a_job_is_submitted_followed_and_fetched(api_process: ApiProcess, start:
         assert list(trainer.follow(job.id, after=told[3].id)) == told[4:]
         assert [row["step"] for row in trainer.metrics(job.id).rows] == [1, 2, 3]
         assert [each.id for each in trainer.jobs(JobState.SUCCEEDED)] == [job.id]
-        assert {file.path for file in trainer.artifacts(job.id)} == {"config.json", "metrics.jsonl", "checkpoint"}
+        paths = [Path(file.path) for file in trainer.artifacts(job.id)]
+        assert {str(path) for path in paths if len(path.parts) == 1} == {"config.json", "metrics.jsonl", "checkpoint"}
+        assert {path.parent.name for path in paths if len(path.parts) > 1} == {"tensorboard"}
         assert trainer.artifact(job.id, "checkpoint") == b"3"
         trainer.download(job.id, "checkpoint", tmp_path / "out" / "checkpoint")
         assert (tmp_path / "out/checkpoint").read_bytes() == b"3"
