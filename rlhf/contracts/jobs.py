@@ -12,10 +12,13 @@ from rlhf.contracts.reward import Aggregation, Objectives
 
 
 class LoraConfig(Contract):
-    """Low-rank adapters (2106.09685) on the attention and MLP projections of the upper layers."""
+    """Low-rank adapters (2106.09685) on linear projections of the upper layers."""
 
     r: int = Field(16, ge=1, le=256, description="rank")
     alpha: float = Field(32.0, gt=0, description="scale: the update is (alpha / r)·BA")
+    modules: Literal["all", "attention"] = Field(
+        "all", description="projections that are adapted: attention's and the MLP's, or attention's q, k, v and output"
+    )
     top_layers: int | None = Field(
         None, ge=1, description="adapt only the last so many layers, compute the rest once a step; null: all"
     )

@@ -16,11 +16,12 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 ROTARY_FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Families of the layout `model.model.{embed_tokens, layers, norm, rotary_emb}` with plain causal attention."""
 
-LORA_TARGETS = {
-    "rotary": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-    "gpt_neo": ["q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"],
+ATTENTION = {
+    "rotary": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "gpt_neo": ["q_proj", "k_proj", "v_proj", "out_proj"],
 }
-"""Names of the linear modules that adapters attach to."""
+MLP = {"rotary": ["gate_proj", "up_proj", "down_proj"], "gpt_neo": ["c_fc", "c_proj"]}
+"""Names of a layer's linear modules, to which adapters attach."""
 
 
 class KeyValueCache(Protocol):
@@ -35,7 +36,8 @@ class LayerStack:
 
     Attributes:
         depth: number of layers.
-        lora_targets: names of the adaptable linear modules in a layer.
+        attention: names of the linear modules of a layer's attention.
+        lora_targets: names of all adaptable linear modules in a layer.
         packs: whether several responses may share one prompt in a row under a tree mask (no local attention windows).
     """
 
@@ -52,15 +54,16 @@ class LayerStack:
                 base.norm,
                 base.rotary_emb,
             )
-            self.packs, self.lora_targets = True, LORA_TARGETS["rotary"]
+            self.packs, layout = True, "rotary"
         elif family == "gpt_neo":
             base = model.transformer
             self._embed, self.layers, self._norm, self._rotary = base.wte, base.h, base.ln_f, None
             self._positions = base.wpe
-            self.packs, self.lora_targets = False, LORA_TARGETS["gpt_neo"]
+            self.packs, layout = False, "gpt_neo"
         else:
             known = ", ".join(sorted(ROTARY_FAMILIES | {"gpt_neo"}))
             raise ValueError(f"model family {family!r} cannot be trained yet; supported families: {known}")
+        self.attention, self.lora_targets = ATTENTION[layout], ATTENTION[layout] + MLP[layout]
         self.depth = len(self.layers)
         self.width = int(model.config.hidden_size)
 

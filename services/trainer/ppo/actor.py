@@ -51,7 +51,7 @@ class Actor(nn.Module):
 
         Args:
             base: dropout off, frozen.
-            lora: rank, scale and how many upper layers.
+            lora: rank, scale, which modules of how many upper layers.
             temperature: τ of the rollouts; every log-probability divides its logits by it.
             seed: of the adapter's initialisation.
 
@@ -142,7 +142,7 @@ def _attach_adapter(base: LanguageModel, lora: LoraConfig, first_layer: int, see
         lora_alpha=lora.alpha,
         lora_dropout=0.0,
         bias="none",
-        target_modules=stack.lora_targets,
+        target_modules=stack.lora_targets if lora.modules == "all" else stack.attention,
         layers_to_transform=list(range(first_layer, stack.depth)),
         task_type="CAUSAL_LM",
     )

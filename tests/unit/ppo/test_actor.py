@@ -130,6 +130,13 @@ def test_only_the_upper_layers_and_the_value_head_are_trainable() -> None:
     assert {id(p) for p in actor.parameters() if p.requires_grad} == optimised
 
 
+@pytest.mark.parametrize(("make", "output"), [(tiny_llama, "o_proj"), (tiny_gpt_neo, "out_proj")])
+def test_attention_alone_is_adapted_where_asked(make: Callable[[], LanguageModel], output: str) -> None:
+    actor = Actor(make(), LoraConfig(r=4, modules="attention"), temperature=1.0, seed=0)
+    adapted = {name.split(".lora_")[0].rpartition(".")[2] for name in actor.trainable() if "lora_" in name}
+    assert adapted == {"q_proj", "k_proj", "v_proj", output}
+
+
 def test_the_adapter_depends_on_its_seed_and_on_nothing_else() -> None:
     def start(seed: int) -> Tensor:
         torch.rand(3)  # moves the global generator
