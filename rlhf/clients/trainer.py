@@ -15,6 +15,7 @@ from rlhf.contracts.errors import Unavailable
 from rlhf.contracts.jobs import (
     ArtifactFile,
     JobEvent,
+    JobKind,
     JobState,
     JobStatus,
     MetricsSeries,
@@ -43,9 +44,9 @@ class TrainerClient(ServiceClient):
         body = config.model_dump(mode="json", by_alias=True)
         return self.fetch(JobStatus, "POST", "/jobs", json=body, headers=headers)
 
-    def jobs(self, state: JobState | None = None, *, limit: int = 100) -> list[JobStatus]:
-        """Jobs, newest first. Args: state, only these; limit, at most so many."""
-        params = {"state": state.value if state else None, "limit": limit}
+    def jobs(self, state: JobState | None = None, kind: JobKind | None = None, *, limit: int = 100) -> list[JobStatus]:
+        """Jobs, newest first. Args: state, kind, only these; limit, at most so many."""
+        params = {"state": state.value if state else None, "kind": kind, "limit": limit}
         return self.fetch(RootModel[list[JobStatus]], "GET", "/jobs", params=params).root
 
     def job(self, job: str) -> JobStatus:

@@ -171,6 +171,7 @@ class RewardModelJobConfig(Contract):
     seed: int = Field(0, ge=0, lt=2**31)
 
 
+JobKind = Literal["ppo", "reward_model"]
 JobConfig = Annotated[PpoJobConfig | RewardModelJobConfig, Field(discriminator="kind")]
 
 
@@ -206,7 +207,7 @@ class JobStatus(Contract):
     """`GET /jobs/{id}`."""
 
     id: str
-    kind: Literal["ppo", "reward_model"]
+    kind: JobKind
     state: JobState
     step: int
     total_steps: int

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
 from rlhf.contracts.errors import ErrorBody
-from rlhf.contracts.jobs import ArtifactFile, JobConfig, JobEvent, JobState, JobStatus, MetricsSeries
+from rlhf.contracts.jobs import ArtifactFile, JobConfig, JobEvent, JobKind, JobState, JobStatus, MetricsSeries
 from services.trainer.api.downloads import find_file, list_files
 from services.trainer.api.eventstream import stream_events
 from services.trainer.api.submission import Desk, resume, submit
@@ -51,11 +51,12 @@ def submit_job(
 def list_jobs(
     desk: AtDesk,
     state: Annotated[JobState | None, Query(description="only jobs in this state")] = None,
+    kind: Annotated[JobKind | None, Query(description="only jobs of this kind")] = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="at most so many")] = 100,
 ) -> list[JobStatus]:
     """Jobs, newest first."""
     with outages_are_unavailable():
-        return desk.jobs.recent(state, limit)
+        return desk.jobs.recent(state, kind, limit)
 
 
 @router.get("/jobs/{job}")

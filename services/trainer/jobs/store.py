@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 from redis import Redis
 
 from rlhf.contracts.errors import Conflict, NotFound
-from rlhf.contracts.jobs import JobEvent, JobState, JobStatus
+from rlhf.contracts.jobs import JobEvent, JobKind, JobState, JobStatus
 from services.trainer.experience.stream import experience_keys
 from services.trainer.jobs.lease import LeaseLost, lease_key
 from services.trainer.jobs.scripts import CREATE, TRANSITION
@@ -98,8 +98,8 @@ class JobStore:
             raise NotFound(f"job {job!r} does not exist; GET /jobs lists the jobs")
         return _status({k.decode(): v.decode() for k, v in record.items()}, time.time())
 
-    def recent(self, state: JobState | None, limit: int) -> list[JobStatus]:
-        """Jobs, newest first. Args: state, only these; limit, at most so many."""
+    def recent(self, state: JobState | None, kind: JobKind | None, limit: int) -> list[JobStatus]:
+        """Jobs, newest first. Args: state, kind, only these; limit, at most so many."""
         found: list[JobStatus] = []
         for raw in cast(list[bytes], self.redis.zrevrange("jobs", 0, -1)):
             try:
@@ -107,7 +107,7 @@ class JobStore:
             except NotFound:
                 self.redis.zrem("jobs", raw)
                 continue
-            if state is None or status.state == state:
+            if state in (None, status.state) and kind in (None, status.kind):
                 found.append(status)
                 if len(found) == limit:
                     break

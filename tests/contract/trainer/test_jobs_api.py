@@ -155,13 +155,17 @@ def test_equal_configs_spelled_differently_are_the_same_body(client: TestClient)
     assert spelled_out.json()["id"] == first.json()["id"]
 
 
-def test_jobs_are_listed_newest_first_and_by_state(client: TestClient) -> None:
+def test_jobs_are_listed_newest_first_by_state_and_kind(client: TestClient) -> None:
     ids = [submit(client).json()["id"] for _ in range(3)]
     client.post(f"/jobs/{ids[1]}/cancel")
     assert [job["id"] for job in client.get("/jobs").json()] == ids[::-1]
     assert [job["id"] for job in client.get("/jobs?state=cancelled").json()] == [ids[1]]
     assert [job["id"] for job in client.get("/jobs?state=queued&limit=1").json()] == [ids[2]]
+    reward_model = submit(client, {"kind": "reward_model", "pairs": PAIRS}).json()["id"]
+    assert [job["id"] for job in client.get("/jobs?kind=reward_model").json()] == [reward_model]
+    assert client.get("/jobs?kind=reward_model&state=cancelled").json() == []
     assert client.get("/jobs?state=lost").status_code == 422
+    assert client.get("/jobs?kind=dpo").status_code == 422
     assert client.get("/jobs?limit=0").status_code == 422
 
 
