@@ -157,7 +157,7 @@ def test_an_ended_job_expires_from_redis_and_from_the_list(jobs: JobStore, redis
     assert jobs.active() == []
     assert 0 < redis_client.ttl("job:job") <= 30 * 86400
     redis_client.delete("job:job")
-    assert jobs.recent(None, 10) == []
+    assert jobs.recent(None, None, 10) == []
     with pytest.raises(NotFound):
         jobs.status("job")
 
