@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from rlhf.contracts.base import Contract
@@ -125,7 +125,8 @@ def read_bundle(folder: Path, base: LanguageModel) -> BundleCandidate:
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        # Not mapped into memory: a file that is cut short meanwhile would end the process (SIGBUS).
+        return load(path.read_bytes())
     except SafetensorError as error:
         raise ValueError(f"{path.name} is no safetensors file ({error}); publish it again") from error
 

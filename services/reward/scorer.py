@@ -7,9 +7,10 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -23,6 +24,7 @@ from services.reward.library import BundleLibrary
 from services.reward.texts import Sample
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,26 @@ class ScoreRequest:
     outcomes: Future[list[Outcome]] = field(default_factory=Future)
 
 
+@dataclass
+class Call(Generic[T]):
+    """Work for the scorer's thread that scores nothing, and the promise of what it returns."""
+
+    work: Callable[[], T]
+    result: Future[T] = field(default_factory=Future)
+
+    def run(self) -> None:
+        """Keeps the promise, unless nobody waits for it any more."""
+        if not self.result.set_running_or_notify_cancel():
+            return
+        try:
+            self.result.set_result(self.work())
+        except ServiceError as error:
+            self.result.set_exception(error)
+        except Exception as error:
+            log.exception("a call failed")
+            self.result.set_exception(InternalError(_unexpected(error)))
+
+
 class Scorer:
     """Takes requests from any thread; computes on its own."""
 
@@ -55,10 +77,12 @@ class Scorer:
         self, base: LanguageModel, library: BundleLibrary, *, token_budget: int, max_queue: int, threads: int
     ) -> None:
         """Args: token_budget, padded tokens of a forward pass; threads, of torch (0 leaves its own choice)."""
-        self.base, self._library = base, library
+        self.base, self.library = base, library
         self._token_budget, self._max_queue, self._threads = token_budget, max_queue, threads
         self._queue: deque[ScoreRequest] = deque()
         self._running: list[ScoreRequest] = []
+        self._calls: list[Call[Any]] = []
+        self._calling: list[Call[Any]] = []
         self._changed = threading.Condition()
         self._draining = self._stopped = False
         self._thread = threading.Thread(target=self._run, name="scorer", daemon=True)
@@ -66,7 +90,7 @@ class Scorer:
     @property
     def models(self) -> list[str]:
         """Reward models in memory."""
-        return self._library.loaded
+        return self.library.loaded
 
     @property
     def alive(self) -> bool:
@@ -92,22 +116,41 @@ class Scorer:
             self._changed.notify_all()
         return request
 
+    def call(self, work: Callable[[], T]) -> Future[T]:
+        """Does a little work on the scorer's thread, between two batches and before the requests that wait.
+
+        Raises:
+            Overloaded, Unavailable: as `submit`.
+        """
+        call = Call(work)
+        with self._changed:
+            check_admission("reward", stopping=self._draining, waiting=len(self._calls), limit=self._max_queue)
+            self._calls.append(call)
+            self._changed.notify_all()
+        return call.result
+
     def drain(self, seconds: float) -> bool:
         """Takes no new requests and waits for those it has. Returns whether they finished in time."""
         with self._changed:
             self._draining = True
-            return self._changed.wait_for(lambda: not self._queue and not self._running, timeout=seconds)
+            return self._changed.wait_for(self._idle, timeout=seconds)
 
     def stop(self, seconds: float = 2.0) -> None:
         """Ends: requests that are not done answer 503. Args: seconds, to wait for the thread."""
         with self._changed:
             self._draining = self._stopped = True
             for request in (*self._queue, *self._running):
-                _fail(request, Unavailable("reward stopped before the scores were complete; send it again"))
+                _fail(request.outcomes, Unavailable("reward stopped before the scores were complete; send it again"))
+            for call in self._calls:
+                _fail(call.result, Unavailable("reward stopped before its scorer had a turn for it; send it again"))
             self._queue.clear()
+            self._calls.clear()
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(seconds)
+
+    def _idle(self) -> bool:
+        return not (self._queue or self._running or self._calls or self._calling)
 
     def _run(self) -> None:
         if self._threads:
@@ -115,18 +158,22 @@ class Scorer:
             torch.set_num_threads(self._threads)
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._queue) or self._stopped)
+                self._changed.wait_for(lambda: bool(self._queue or self._calls) or self._stopped)
                 if self._stopped:
                     return
-                model = self._queue[0].model
+                self._calling, self._calls = self._calls, []
+                model = self._queue[0].model if self._queue and not self._calling else None
                 self._running = [request for request in self._queue if request.model == model]
                 self._queue = deque(request for request in self._queue if request.model != model)
                 QUEUE.set(len(self._queue))
             try:
-                self._compute(model, self._running)
+                for call in self._calling:
+                    call.run()
+                if model is not None:
+                    self._compute(model, self._running)
             finally:
                 with self._changed:
-                    self._running = []
+                    self._running, self._calling = [], []
                     self._changed.notify_all()
 
     def _compute(self, model: str, requests: list[ScoreRequest]) -> None:
@@ -137,12 +184,11 @@ class Scorer:
             outcomes = self._score(model, samples)
         except ServiceError as error:
             for request in requests:
-                _fail(request, error)
+                _fail(request.outcomes, error)
         except Exception as error:
             log.exception("a batch failed", extra={"reward_model": model})
-            reason = f"scoring failed unexpectedly with {type(error).__name__}; the log has it. This is a bug"
             for request in requests:
-                _fail(request, InternalError(reason))
+                _fail(request.outcomes, InternalError(_unexpected(error)))
         else:
             for request in requests:
                 own, outcomes = outcomes[: len(request.samples)], outcomes[len(request.samples) :]
@@ -150,7 +196,7 @@ class Scorer:
                     request.outcomes.set_result(own)
 
     def _score(self, model: str, samples: Sequence[Sample]) -> list[Outcome]:
-        ensemble = self._library.get(model)
+        ensemble = self.library.get(model)
         outcomes: dict[int, Outcome] = {}
         exchanges: dict[int, Exchange] = {}
         for index, sample in enumerate(samples):
@@ -179,6 +225,10 @@ def _outcome(members: list[float], exchange: Exchange, model: str) -> Outcome:
     return MemberScores(members, exchange.truncated, exchange.tokens)
 
 
-def _fail(request: ScoreRequest, error: ServiceError) -> None:
-    if not request.outcomes.done():
-        request.outcomes.set_exception(error)
+def _unexpected(error: Exception) -> str:
+    return f"scoring failed unexpectedly with {type(error).__name__}; the log has it. This is a bug"
+
+
+def _fail(promise: Future[Any], error: ServiceError) -> None:
+    if not promise.done():
+        promise.set_exception(error)

@@ -11,7 +11,9 @@ from rlhf.serving.settings import ServiceSettings, TorchSettings
 class RewardSettings(ServiceSettings, TorchSettings):
     """Environment variables with the prefix `RLHF_`."""
 
-    reward_model: ArtifactRef | None = Field(None, description="`job@version` scored when a request names none")
+    reward_model: ArtifactRef | None = Field(
+        None, description="`job@version` scored when a request names none, until another is loaded"
+    )
     max_batch_tokens: int = Field(4096, ge=64, description="padded tokens of one forward pass of the trunk")
     max_request_samples: int = Field(4096, ge=1, le=65536, description="samples of one request; more answer 413")
     max_queue: int = Field(256, ge=1, le=65536, description="waiting requests; more answer 429, other dialects 503")

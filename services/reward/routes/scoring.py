@@ -59,7 +59,7 @@ class Rewards:
         return [score.reward for score in self.scores]
 
 
-def choose_model(settings: RewardSettings, name: str | None) -> str:
+def choose_model(default: str | None, name: str | None) -> str:
     """The reward model that a request means: `job@version` is that one, any other name the server's default.
 
     Raises:
@@ -67,12 +67,12 @@ def choose_model(settings: RewardSettings, name: str | None) -> str:
     """
     if name is not None and re.fullmatch(ARTIFACT_REF_PATTERN, name):
         return name
-    if settings.reward_model is None:
+    if default is None:
         raise InvalidInput(
             f"the request names no reward model (model={name!r}) and the server has no default; send `model`: "
-            "`job@version`, or start the server with RLHF_REWARD_MODEL"
+            "`job@version`, load one by POST /models/job@version/load, or start the server with RLHF_REWARD_MODEL"
         )
-    return settings.reward_model
+    return default
 
 
 async def score_samples(
@@ -87,7 +87,7 @@ async def score_samples(
     A sample that cannot be scored has its failure in its place.
     """
     settings: RewardSettings = request.app.state.settings
-    model = choose_model(settings, name)
+    model = choose_model(request.app.state.default.ref, name)
     if len(samples) > settings.max_request_samples:
         raise TooLarge(f"{len(samples)} samples exceed the {settings.max_request_samples} of one request; send fewer")
     if not samples:
