@@ -27,7 +27,7 @@ from services.reward.instruments import SAMPLES, UNCERTAINTY
 from services.reward.objectives import Asked, reward_samples
 from services.reward.scorer import Scorer
 from services.reward.settings import RewardSettings
-from services.reward.texts import Sample, TextReader
+from services.reward.texts import Sample, TextReader, shortened
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (401, 404, 409, 413, 422, 424, 503)
@@ -68,8 +68,9 @@ def choose_model(default: str | None, name: str | None) -> str:
     if name is not None and re.fullmatch(ARTIFACT_REF_PATTERN, name):
         return name
     if default is None:
+        shown = None if name is None else shortened(name)
         raise InvalidInput(
-            f"the request names no reward model (model={name!r}) and the server has no default; send `model`: "
+            f"the request names no reward model (model={shown}) and the server has no default; send `model`: "
             "`job@version`, load one by POST /models/job@version/load, or start the server with RLHF_REWARD_MODEL"
         )
     return default
