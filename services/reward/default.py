@@ -11,10 +11,10 @@ log = logging.getLogger(__name__)
 
 
 class DefaultModel:
-    """Begins as the setting, and is what was loaded last for as long as the process lives. The event loop owns it.
+    """Begins as the setting, and is what was loaded last for as long as the process lives. Not kept on disk.
 
     Attributes:
-        ref: `job@version`, or None.
+        ref: `job@version`, or None; read by the event loop, changed on the scorer's thread.
     """
 
     def __init__(self, ref: str | None) -> None:

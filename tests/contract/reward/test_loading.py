@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from safetensors.torch import load, save_file
 
 from rlhf.artifacts.store import ArtifactStore, sha256, write_manifest
 from rlhf.contracts.errors import ErrorBody
+from rlhf.lm.ensemble_bundle import BundleCandidate
 from services.reward.app import create_app
 from services.reward.settings import RewardSettings
 from tests.contract.reward.conftest import KEY
@@ -66,6 +69,31 @@ def test_a_loaded_model_is_the_default_of_every_dialect(server: TestClient) -> N
     # Loading it again reads it again and changes nothing.
     assert server.post("/models/rm-a@2/load").json() == {"default": "rm-a@2", "replaced": "rm-a@2"}
     assert scored_by(server) == "rm-a@2"
+
+
+def test_requests_are_scored_while_a_model_is_read(server: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = server.app.state.runtime.worker().library  # type: ignore[attr-defined]
+    read, reading, go_on = library.read, threading.Event(), threading.Event()
+
+    def read_slowly(ref: str) -> BundleCandidate:
+        reading.set()
+        assert go_on.wait(30)
+        return read(ref)
+
+    assert scored_by(server) == "rm-a@1"
+    monkeypatch.setattr(library, "read", read_slowly)
+    with ThreadPoolExecutor() as threads:
+        loads = [threads.submit(server.post, f"/models/{name}/load") for name in ("rm-a@2", "rm-short@1")]
+        try:
+            assert reading.wait(30)
+            assert scored_by(server) == "rm-a@1"
+        finally:
+            go_on.set()
+        answers = [load.result(30).json() for load in loads]
+    # One after the other, in whichever order they came.
+    first, second = answers if answers[0]["replaced"] == "rm-a@1" else answers[::-1]
+    assert (first["replaced"], second["replaced"]) == ("rm-a@1", first["default"])
+    assert scored_by(server) == second["default"]
 
 
 def test_models_are_told(server: TestClient) -> None:
