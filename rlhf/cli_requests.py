@@ -37,7 +37,7 @@ def service_options() -> argparse.ArgumentParser:
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], where: argparse.ArgumentParser) -> None:
-    """`generate`, `reward`, `jobs` and `report`. Args: commands, of the command line; where, see service_options."""
+    """`generate`, `reward` and `report`. Args: commands, of the command line; where, see service_options."""
     generate = commands.add_parser("generate", parents=[where], help="ask the policy")
     generate.add_argument("text", help="the prompt")
     generate.add_argument("--system", help="system prompt")
@@ -52,20 +52,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     reward.add_argument("response")
     reward.add_argument("--model", help="job@version (default: the server's default model)")
     reward.set_defaults(command=run_reward)
-
-    jobs = commands.add_parser("jobs", help="submit and follow training jobs").add_subparsers(required=True)
-    jobs.add_parser("list", parents=[where], help="newest first").set_defaults(command=run_jobs_list)
-    submit = jobs.add_parser("submit", parents=[where], help="submit a job")
-    submit.add_argument("file", type=Path, help="the body of POST /jobs, JSON")
-    submit.set_defaults(command=run_jobs_submit)
-    for name, what, command in (
-        ("show", "state, progress and last metrics", run_jobs_show),
-        ("events", "what happened so far, one line each", run_jobs_events),
-        ("cancel", "stop it at its next step", run_jobs_cancel),
-    ):
-        parser = jobs.add_parser(name, parents=[where], help=what)
-        parser.add_argument("job", help="its id")
-        parser.set_defaults(command=command)
 
     report = commands.add_parser("report", help="render report.html again from report.json")
     report.add_argument("folder", type=Path, nargs="?", default=Path("runs/demo"), help="default: runs/demo")
@@ -131,46 +117,6 @@ def run_reward(options: argparse.Namespace, _: StopSignals, console: Console) ->
             console.say(client.score(request).results[0].model_dump_json(indent=2))
     except ServiceError as error:
         raise RequestFailed(f"reward: {error}") from error
-
-
-def run_jobs_list(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
-    """`rlhf jobs list`."""
-    with trainer(options) as client:
-        for job in asked(client.jobs):
-            console.say(f"{job.id}  {job.kind:<12}  {job.state:<9}  {job.step}/{job.total_steps}  {job.reason or ''}")
-
-
-def run_jobs_show(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
-    """`rlhf jobs show JOB`."""
-    with trainer(options) as client:
-        console.say(asked(client.job, options.job).model_dump_json(indent=2))
-
-
-def run_jobs_submit(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
-    """`rlhf jobs submit FILE`."""
-    from pydantic import RootModel
-
-    from rlhf.contracts.jobs import JobConfig
-
-    config = checked(RootModel[JobConfig], read_json("the job", options.file)).root
-    with trainer(options) as client:
-        console.say(asked(client.submit, config).id)
-
-
-def run_jobs_events(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
-    """`rlhf jobs events JOB`."""
-    with trainer(options) as client:
-        after = None
-        while events := asked(client.events, options.job, after=after):
-            after = events[-1].id
-            for event in events:
-                console.say(f"{event.id}  {event.level:<7}  {event.kind:<9}  {event.message}")
-
-
-def run_jobs_cancel(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
-    """`rlhf jobs cancel JOB`."""
-    with trainer(options) as client:
-        console.say(asked(client.cancel, options.job).state)
 
 
 def run_report(options: argparse.Namespace, _: StopSignals, console: Console) -> None:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import GPTNeoConfig, GPTNeoForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
@@ -72,4 +84,75 @@ def save_tiny_gpt_neo(folder: Path, *, seed: int = 0) -> Path:
         initializer_range=0.2,
     )
     GPTNeoForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def save_tiny_llama_classifier(folder: Path, *, seed: int = 0, labels: int = 1, pad: int | None = None) -> Path:
+    """A 2-layer Llama that classifies, with the chat template. Args: pad, of its configuration alone."""
+    torch.manual_seed(seed)
+    tokenizer = save_tokenizer(folder)
+    config = LlamaConfig(
+        vocab_size=258,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=pad,
+        num_labels=labels,
+        initializer_range=0.2,
+    )
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+def save_tiny_bert_classifier(folder: Path, *, seed: int = 0, labels: int = 1) -> Path:
+    """A 2-layer BERT that classifies pairs of texts: 4 marks, then words of one letter; 64 positions, no template."""
+    torch.manual_seed(seed)
+    vocab = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *string.printable[:62], "."])}
+    tokenizer = Tokenizer(models.WordPiece(vocab=vocab, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    marks = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=64, model_input_names=inputs, **marks
+    ).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(vocab),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        num_labels=labels,
+        initializer_range=0.2,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+def save_tiny_roberta_classifier(folder: Path, *, seed: int = 0) -> Path:
+    """A 1-layer RoBERTa whose 34 learned positions hold 32 tokens, which its tokenizer does not say."""
+    torch.manual_seed(seed)
+    save_tokenizer(folder, chat_template=False)
+    config = RobertaConfig(
+        vocab_size=258,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=34,
+        pad_token_id=1,
+        bos_token_id=256,
+        eos_token_id=257,
+        type_vocab_size=1,
+        num_labels=1,
+        initializer_range=0.2,
+    )
+    RobertaForSequenceClassification(config).save_pretrained(folder)
     return folder

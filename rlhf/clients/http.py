@@ -73,6 +73,8 @@ class ServiceClient:
     """Requests to one service. Use as a context manager, or close it."""
 
     service = "service"
+    stranger = "this is not one of our services' errors: check the URL and what stands before it"
+    """What a message says of an error answer that is not in our services' form."""
 
     def __init__(
         self,
@@ -218,8 +220,7 @@ class ServiceClient:
             kind = _BY_STATUS.get(answer.status_code) or (InvalidInput if answer.status_code < 500 else InternalError)
             shown = answer.text[:200].strip() or "an empty body"
             return kind(
-                f"{self.service} at {answer.request.url} answered {answer.status_code} with {shown!r}; "
-                "this is not one of our services' errors: check the URL and what stands before it",
+                f"{self.service} at {answer.request.url} answered {answer.status_code} with {shown!r}; {self.stranger}",
                 retry_after=retry_after,
             )
 

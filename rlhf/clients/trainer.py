@@ -97,6 +97,22 @@ class TrainerClient(ServiceClient):
         """
         return self.fetch(JobStatus, "POST", _path(job, "cancel"))
 
+    def pause(self, job: str) -> JobStatus:
+        """Pauses it; a running job stops after its step.
+
+        Raises:
+            Conflict: it has ended.
+        """
+        return self.fetch(JobStatus, "POST", _path(job, "pause"))
+
+    def resume(self, job: str) -> JobStatus:
+        """Puts a paused job back into the queue; it goes on from its last checkpoint.
+
+        Raises:
+            Conflict: it has ended.
+        """
+        return self.fetch(JobStatus, "POST", _path(job, "resume"))
+
     def artifacts(self, job: str) -> list[ArtifactFile]:
         """Its files, and under adapters/ and reward_models/ what it published."""
         return self.fetch(RootModel[list[ArtifactFile]], "GET", _path(job, "artifacts")).root

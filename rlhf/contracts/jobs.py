@@ -36,6 +36,13 @@ class RolloutConfig(Contract):
     prompts_per_step: int = Field(16, ge=1, le=65536, description="prompts of one PPO step")
     samples_per_prompt: int = Field(4, ge=1, le=128, description="responses per prompt; >1 gives a group baseline")
     shards: int = Field(1, ge=1, le=4096, description="rollout tasks a step is cut into")
+    max_staleness: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="steps that are sampled ahead while one is learned: their policy is so many versions old, and "
+        "importance weights correct for it; 0: on-policy",
+    )
     max_new_tokens: int = Field(64, ge=1, le=8192, description="length limit of a response, tokens")
     temperature: float = Field(1.0, gt=0, le=10, description="the learner divides its logits by the same")
     repetition_penalty: float = Field(1.0, gt=0, le=10)
@@ -68,8 +75,15 @@ class PpoUpdateConfig(Contract):
     warmup_steps: int = Field(0, ge=0, description="PPO steps over which the learning rate rises from 0")
     max_grad_norm: float = Field(1.0, gt=0)
     clip_ratio: float = Field(0.2, gt=0, lt=1)
+    dual_clip: float | None = Field(
+        None,
+        gt=1,
+        le=100,
+        description="bound c·|A| of a token's loss at negative advantages A (1912.09729); null: none",
+    )
     clip_value: float = Field(0.2, gt=0, description="value clipping range, same unit as the reward")
     value_coefficient: float = Field(0.1, ge=0)
+    value_warmup_steps: int = Field(0, ge=0, description="first PPO steps, in which only the value head learns")
     gamma: float = Field(1.0, ge=0, le=1, description="discount")
     lam: float = Field(0.95, ge=0, le=1, description="GAE λ")
     baseline: Literal["group", "none"] = Field(

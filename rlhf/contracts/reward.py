@@ -174,7 +174,7 @@ class RewardModels(Contract):
     """`GET /models`."""
 
     backbone: str
-    loaded: list[ArtifactRef] = Field(description="in memory, the one used last at the end")
+    loaded: list[ArtifactRef] = Field(description="in memory: panels, then bundles, the one used last at the end")
     default: ArtifactRef | None = Field(description="scored when a request names none")
     available: list[ArtifactRef] = Field(
         description="in the artifact store, by name and version; not verified before it is loaded or first named"

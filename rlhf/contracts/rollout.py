@@ -16,7 +16,7 @@ class RolloutTask(Contract):
     step: int = Field(ge=0)
     shard: int = Field(ge=0)
     policy_version: int = Field(ge=0)
-    adapter: ArtifactRef | None = Field(description="null: the base model (step 0)")
+    adapter: ArtifactRef | None = Field(description="null: the base model (version 0)")
     prompts: list[Prompt] = Field(min_length=1)
     sampling: SamplingParams = Field(description="seed is set: it derives from job seed, step and shard")
     reward_model: ArtifactRef

@@ -13,6 +13,7 @@ from typing import Any
 
 import rich.console
 
+from rlhf.clients.follow import JobFailed, run_job
 from rlhf.clients.http import Retries
 from rlhf.clients.policy import PolicyClient
 from rlhf.clients.reward import RewardClient
@@ -20,7 +21,6 @@ from rlhf.clients.trainer import TrainerClient
 from rlhf.contracts.errors import ServiceError
 from rlhf.contracts.jobs import JobEvent, PpoJobConfig, RewardModelJobConfig
 from rlhf.contracts.policy import Generation
-from rlhf.demo.follow import JobFailed, run_job
 from rlhf.demo.heldout import Judged, answer_prompts, describe_answers, judge_answers
 from rlhf.demo.outcome import (
     collect_warnings,
@@ -30,9 +30,9 @@ from rlhf.demo.outcome import (
     write_results,
 )
 from rlhf.demo.preset import Plan, make_plan
-from rlhf.demo.progress import JobView, describe_seconds
 from rlhf.evaluation.win_rate import compare_paired
 from rlhf.local.console import Console
+from rlhf.local.jobview import JobView, describe_seconds
 from rlhf.local.memory import MemorySampler
 from rlhf.local.processes import ServiceFailed
 from rlhf.local.runfolder import claimed, remove

@@ -58,9 +58,7 @@ def encode_exchange(
             a surrogate pair, which JSON can spell and no tokenizer can read.
         InvalidInput: the chat template refuses the prompt.
     """
-    texts = [prompt.text] if isinstance(prompt, RenderedPrompt) else [m.content for m in prompt_messages(prompt)]
-    for where, text in (("the response", response), *(("the prompt", text) for text in texts)):
-        _check_characters(where, text)
+    check_characters(prompt, response)
     response_ids = encode_text(tokenizer, response)
     if not response_ids:
         raise ScoringFailed("the response is empty; a score needs at least one token: drop this sample or give it text")
@@ -75,11 +73,15 @@ def encode_exchange(
     return Exchange(tuple(prompt_ids[-room:]), (*response_ids, eos), truncated=len(prompt_ids) > room)
 
 
-def _check_characters(where: str, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ScoringFailed(f"{where} has the lone surrogate {text[error.start]!r}; send whole characters") from error
+def check_characters(prompt: Prompt | RenderedPrompt, response: str) -> None:
+    """Raises ScoringFailed for half of a surrogate pair, which JSON can spell and no tokenizer can read."""
+    texts = [prompt.text] if isinstance(prompt, RenderedPrompt) else [m.content for m in prompt_messages(prompt)]
+    for where, text in (("the response", response), *(("the prompt", text) for text in texts)):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            said = f"{where} has the lone surrogate {text[error.start]!r}; send whole characters"
+            raise ScoringFailed(said) from error
 
 
 @dataclass(frozen=True)

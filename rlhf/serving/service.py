@@ -192,6 +192,11 @@ def describe_validation(errors: list[dict[str, object]]) -> str:
     """All of pydantic's errors in one line: where, what, the value seen."""
     parts = []
     for error in errors:
+        if error["type"] == "json_invalid":
+            # Its place is a character's, not a field's.
+            position, reason = error["loc"][-1], error["ctx"]["error"]  # type: ignore[index]
+            parts.append(f"the body is no JSON: {reason} at character {position}; send one JSON object")
+            continue
         where = ".".join(str(p) for p in error["loc"] if p not in ("body",)) or "body"  # type: ignore[attr-defined]
         if error["type"] == "extra_forbidden":
             parts.append(f"{where}: unknown field; remove it or correct its name")

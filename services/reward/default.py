@@ -30,7 +30,7 @@ class DefaultModel:
             The default that it replaced.
 
         Raises:
-            NotFound: no such reward model.
+            NotFound: no such panel or bundle.
             Conflict: it is no bundle, damaged, or made for another backbone; says which file and why.
             Overloaded, Unavailable: the scorer takes no work now.
         """
@@ -38,7 +38,8 @@ class DefaultModel:
             candidate = await asyncio.to_thread(scorer.library.read, ref)
 
             def swap() -> str | None:
-                scorer.library.adopt(ref, candidate)
+                if candidate is not None:
+                    scorer.library.adopt(ref, candidate)
                 replaced, self.ref = self.ref, ref
                 return replaced
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.lm.loading import load_language_model
-from services.reward.library import BundleLibrary
+from services.reward.library import Library
+from services.reward.panels.loading import load_panels
 from services.reward.scorer import Scorer
 from services.reward.settings import RewardSettings
 
@@ -13,14 +14,15 @@ def load_scorer(settings: RewardSettings) -> Scorer:
     """Loads the backbone and makes a scorer that is not started yet.
 
     Raises:
-        OSError, ValueError: the backbone cannot be loaded; says why.
+        OSError, ValueError: the backbone or a panel cannot be loaded; says why.
     """
     base = load_language_model(settings.model, device=settings.device)
-    library = BundleLibrary(ArtifactStore(settings.store), base, settings.bundles_kept)
-    return Scorer(
+    store = ArtifactStore(settings.store)
+    library = Library(
+        store,
         base,
-        library,
+        kept=settings.bundles_kept,
         token_budget=settings.max_batch_tokens,
-        max_queue=settings.max_queue,
-        threads=settings.threads,
+        panels=load_panels(settings, store, base),
     )
+    return Scorer(base, library, max_queue=settings.max_queue, threads=settings.threads)

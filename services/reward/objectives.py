@@ -20,7 +20,7 @@ from rlhf.contracts.reward import (
 )
 from rlhf.evaluation.text_metrics import rep_n, words
 from services.reward.aggregation import aggregate
-from services.reward.scorer import MemberScores, Outcome
+from services.reward.model import MemberScores, Outcome
 
 
 @dataclass(frozen=True)

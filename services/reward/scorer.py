@@ -1,45 +1,36 @@
-"""The scorer: one thread that owns the backbone and scores queued requests, those for one reward model together."""
+"""The scorer: one thread that owns the models in this process and scores queued requests, those for one together.
+
+What other servers compute is waited for elsewhere, so that a slow one holds up no other reward model.
+"""
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
 
-from rlhf.contracts.errors import InternalError, InvalidInput, ScoringFailed, ServiceError, Unavailable
-from rlhf.contracts.reward import SampleFailure
-from rlhf.lm.exchanges import Exchange, encode_exchange
+from rlhf.contracts.errors import InternalError, ServiceError, Unavailable
 from rlhf.lm.loading import LanguageModel
 from rlhf.serving.runtime import check_admission
-from services.reward.instruments import BATCH_SAMPLES, QUEUE
-from services.reward.library import BundleLibrary
+from services.reward.instruments import QUEUE
+from services.reward.library import Library
+from services.reward.model import Outcome
 from services.reward.texts import Sample
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class MemberScores:
-    """One sample's K standardised scores, all finite, and the tokens that were read for them."""
-
-    members: list[float]
-    truncated: bool
-    tokens: int
-
-
-Outcome = MemberScores | SampleFailure
-
-
-@dataclass
+@dataclass(eq=False)
 class ScoreRequest:
     """Samples for one reward model, and the promise of an outcome for each."""
 
@@ -50,7 +41,7 @@ class ScoreRequest:
     outcomes: Future[list[Outcome]] = field(default_factory=Future)
 
 
-@dataclass
+@dataclass(eq=False)
 class Call(Generic[T]):
     """Work for the scorer's thread that scores nothing, and the promise of what it returns."""
 
@@ -67,20 +58,19 @@ class Call(Generic[T]):
             self.result.set_exception(error)
         except Exception as error:
             log.exception("a call failed")
-            self.result.set_exception(InternalError(_unexpected(error)))
+            self.result.set_exception(_bug("a call", error))
 
 
 class Scorer:
     """Takes requests from any thread; computes on its own."""
 
-    def __init__(
-        self, base: LanguageModel, library: BundleLibrary, *, token_budget: int, max_queue: int, threads: int
-    ) -> None:
-        """Args: token_budget, padded tokens of a forward pass; threads, of torch (0 leaves its own choice)."""
+    def __init__(self, base: LanguageModel, library: Library, *, max_queue: int, threads: int) -> None:
+        """Args: base, the backbone; library, of reward models; threads, of torch (0 leaves its own choice)."""
         self.base, self.library = base, library
-        self._token_budget, self._max_queue, self._threads = token_budget, max_queue, threads
+        self._max_queue, self._threads = max_queue, threads
         self._queue: deque[ScoreRequest] = deque()
         self._running: list[ScoreRequest] = []
+        self._away: list[ScoreRequest] = []
         self._calls: list[Call[Any]] = []
         self._calling: list[Call[Any]] = []
         self._changed = threading.Condition()
@@ -110,7 +100,8 @@ class Scorer:
         """
         request = ScoreRequest(model, samples)
         with self._changed:
-            check_admission("reward", stopping=self._draining, waiting=len(self._queue), limit=self._max_queue)
+            waiting = len(self._queue) + len(self._away)
+            check_admission("reward", stopping=self._draining, waiting=waiting, limit=self._max_queue)
             self._queue.append(request)
             QUEUE.set(len(self._queue))
             self._changed.notify_all()
@@ -139,7 +130,7 @@ class Scorer:
         """Ends: requests that are not done answer 503. Args: seconds, to wait for the thread."""
         with self._changed:
             self._draining = self._stopped = True
-            for request in (*self._queue, *self._running):
+            for request in (*self._queue, *self._running, *self._away):
                 _fail(request.outcomes, Unavailable("reward stopped before the scores were complete; send it again"))
             for call in self._calls:
                 _fail(call.result, Unavailable("reward stopped before its scorer had a turn for it; send it again"))
@@ -150,7 +141,7 @@ class Scorer:
             self._thread.join(seconds)
 
     def _idle(self) -> bool:
-        return not (self._queue or self._running or self._calls or self._calling)
+        return not (self._queue or self._running or self._away or self._calls or self._calling)
 
     def _run(self) -> None:
         if self._threads:
@@ -166,69 +157,60 @@ class Scorer:
                 self._running = [request for request in self._queue if request.model == model]
                 self._queue = deque(request for request in self._queue if request.model != model)
                 QUEUE.set(len(self._queue))
-            try:
-                for call in self._calling:
-                    call.run()
-                if model is not None:
-                    self._compute(model, self._running)
-            finally:
+            for call in self._calling:
+                call.run()
+            if model is None:
                 with self._changed:
-                    self._running, self._calling = [], []
+                    self._calling = []
                     self._changed.notify_all()
+                continue
+            scored = self._score(model, self._running)
+            with self._changed:
+                requests, self._running = self._running, []
+                self._away += requests
+            # Called at once where the scores are there already.
+            scored.add_done_callback(partial(self._hand_out, model, requests))
 
-    def _compute(self, model: str, requests: list[ScoreRequest]) -> None:
+    def _score(self, model: str, requests: Sequence[ScoreRequest]) -> Future[list[Outcome]]:
         for request in requests:
             request.started_at = time.monotonic()
         try:
-            samples = [sample for request in requests for sample in request.samples]
-            outcomes = self._score(model, samples)
+            return self.library.get(model).score([sample for request in requests for sample in request.samples])
+        except Exception as error:  # noqa: BLE001
+            failed: Future[list[Outcome]] = Future()
+            failed.set_exception(error)
+            return failed
+
+    def _hand_out(self, model: str, requests: Sequence[ScoreRequest], scored: Future[list[Outcome]]) -> None:
+        """Ends requests; on the scorer's thread, or on that which had the last answer."""
+        try:
+            outcomes = scored.result()
         except ServiceError as error:
-            for request in requests:
-                _fail(request.outcomes, error)
+            self._end(requests, error)
         except Exception as error:
             log.exception("a batch failed", extra={"reward_model": model})
-            for request in requests:
-                _fail(request.outcomes, InternalError(_unexpected(error)))
+            self._end(requests, _bug("scoring", error))
         else:
+            self._end(requests, outcomes)
+
+    def _end(self, requests: Sequence[ScoreRequest], result: list[Outcome] | ServiceError) -> None:
+        with self._changed:
+            first = 0
             for request in requests:
-                own, outcomes = outcomes[: len(request.samples)], outcomes[len(request.samples) :]
-                if not request.outcomes.done():
-                    request.outcomes.set_result(own)
-
-    def _score(self, model: str, samples: Sequence[Sample]) -> list[Outcome]:
-        ensemble = self.library.get(model)
-        outcomes: dict[int, Outcome] = {}
-        exchanges: dict[int, Exchange] = {}
-        for index, sample in enumerate(samples):
-            try:
-                exchanges[index] = encode_exchange(
-                    self.base.tokenizer, sample.prompt, sample.response, max_length=ensemble.shape.max_length
-                )
-            except (ScoringFailed, InvalidInput) as error:
-                outcomes[index] = SampleFailure(error=error.message, error_type=error.error_type)
-        if exchanges:
-            BATCH_SAMPLES.observe(len(exchanges))
-            scores = ensemble.score(list(exchanges.values()), token_budget=self._token_budget).tolist()
-            for (index, exchange), members in zip(exchanges.items(), scores, strict=True):
-                outcomes[index] = _outcome(members, exchange, model)
-        return [outcomes[index] for index in range(len(samples))]
+                self._away.remove(request)
+                if isinstance(result, ServiceError):
+                    _fail(request.outcomes, result)
+                else:
+                    with suppress(InvalidStateError):  # its client left at this very moment
+                        request.outcomes.set_result(result[first : first + len(request.samples)])
+                first += len(request.samples)
+            self._changed.notify_all()
 
 
-def _outcome(members: list[float], exchange: Exchange, model: str) -> Outcome:
-    broken = [index for index, score in enumerate(members) if not math.isfinite(score)]
-    if broken:
-        return SampleFailure(
-            error=f"member {broken[0]} of {model} gave {members[broken[0]]}, which is no score; "
-            "its weights are unsound: train it again",
-            error_type="scoring",
-        )
-    return MemberScores(members, exchange.truncated, exchange.tokens)
-
-
-def _unexpected(error: Exception) -> str:
-    return f"scoring failed unexpectedly with {type(error).__name__}; the log has it. This is a bug"
+def _bug(what: str, error: Exception) -> InternalError:
+    return InternalError(f"{what} failed unexpectedly with {type(error).__name__}; the log has it. This is a bug")
 
 
 def _fail(promise: Future[Any], error: ServiceError) -> None:
-    if not promise.done():
+    with suppress(InvalidStateError):
         promise.set_exception(error)

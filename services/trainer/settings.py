@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from rlhf.serving.panels import PanelSettings
 from rlhf.serving.settings import Device, ServiceSettings
 
 
@@ -60,7 +61,7 @@ class TrainerSettings(BaseSettings):
         return self
 
 
-class ApiSettings(ServiceSettings, TrainerSettings):
+class ApiSettings(ServiceSettings, TrainerSettings, PanelSettings):
     """The job API, which also puts work that lost its worker back into the queue."""
 
     max_body_bytes: int = Field(128 * 2**20, ge=1024, description="larger request bodies answer 413")

@@ -16,7 +16,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
 from celery.platforms import SecurityWarning
@@ -28,6 +28,9 @@ from services.trainer.jobs.celery_app import LEARNER_QUEUE, ROLLOUT_QUEUE, creat
 from services.trainer.jobs.connection import WORKER_RETRIES, connect
 from services.trainer.jobs.tasks import ENTRY_POINTS, Learner, hand_back, load_base_model, register_learner
 from services.trainer.settings import LearnerSettings, RolloutSettings, WorkerSettings
+
+if TYPE_CHECKING:
+    from services.trainer.rollouts.rollout import Generate, Score
 
 log = logging.getLogger(__name__)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -60,12 +63,27 @@ def run_learner(
     return _work(app, settings, LEARNER_QUEUE, "solo", 1, stopping, lambda: hand_back(learner))
 
 
-def run_rollouts(settings: RolloutSettings) -> int:
-    """The rollout worker: a few tasks at a time in threads that mostly wait for HTTP answers."""
+def run_rollouts(settings: RolloutSettings, services: tuple[Generate, Score] | None = None) -> int:
+    """The rollout worker: a few tasks at a time in threads that mostly wait for HTTP answers.
+
+    Args:
+        settings: of the process.
+        services: ask policy and reward; null: over HTTP, where the settings say.
+    """
+    from services.trainer.rollouts.tasks import Roller, register_rollouts
+
+    generate, score = services or connect_services(settings)
+    app, stopping = create_celery(settings), threading.Event()
+    redis = connect(settings, retries=WORKER_RETRIES)
+    register_rollouts(app, Roller(settings, redis, generate, score, stopping))
+    return _work(app, settings, ROLLOUT_QUEUE, "threads", settings.rollout_concurrency, stopping, lambda: None)
+
+
+def connect_services(settings: RolloutSettings) -> tuple[Generate, Score]:
+    """The HTTP clients of policy and reward."""
     from rlhf.clients.http import Retries
     from rlhf.clients.policy import PolicyClient
     from rlhf.clients.reward import RewardClient
-    from services.trainer.rollouts.tasks import Roller, register_rollouts
 
     key = settings.api_key.get_secret_value() if settings.api_key else None
     # The clients bridge hiccups; an outage is the task's to wait out, which says so in metrics and can be stopped.
@@ -73,11 +91,7 @@ def run_rollouts(settings: RolloutSettings) -> int:
     retries, limit = Retries(attempts=3), settings.rollout_time_limit_s + 5.0
     policy = PolicyClient(settings.policy_url, key, timeout_s=limit, retries=retries)
     reward = RewardClient(settings.reward_url, key, timeout_s=limit, retries=retries)
-    app, stopping = create_celery(settings), threading.Event()
-    redis = connect(settings, retries=WORKER_RETRIES)
-    roller = Roller(settings=settings, redis=redis, generate=policy.generate, score=reward.score, stopping=stopping)
-    register_rollouts(app, roller)
-    return _work(app, settings, ROLLOUT_QUEUE, "threads", settings.rollout_concurrency, stopping, lambda: None)
+    return policy.generate, reward.score
 
 
 def _work(

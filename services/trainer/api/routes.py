@@ -11,7 +11,7 @@ from rlhf.contracts.errors import ErrorBody
 from rlhf.contracts.jobs import ArtifactFile, JobConfig, JobEvent, JobState, JobStatus, MetricsSeries
 from services.trainer.api.downloads import find_file, list_files
 from services.trainer.api.eventstream import stream_events
-from services.trainer.api.submission import Desk, submit
+from services.trainer.api.submission import Desk, resume, submit
 from services.trainer.jobs.connection import outages_are_unavailable
 from services.trainer.jobs.series import read_series
 
@@ -103,6 +103,20 @@ def cancel_job(job: str, desk: AtDesk) -> JobStatus:
     """Cancels a queued job at once and a running one at its next check; 409 when it has ended."""
     with outages_are_unavailable():
         return desk.jobs.request_cancel(job)
+
+
+@router.post("/jobs/{job}/pause", status_code=202)
+def pause_job(job: str, desk: AtDesk) -> JobStatus:
+    """Pauses a queued job at once and a running one after the step it is in; its learner is free for other jobs."""
+    with outages_are_unavailable():
+        return desk.jobs.request_pause(job)
+
+
+@router.post("/jobs/{job}/resume", status_code=202)
+def resume_job(job: str, desk: AtDesk) -> JobStatus:
+    """Puts a paused job back into the queue; it goes on from its last checkpoint. 409 when it has ended."""
+    with outages_are_unavailable():
+        return resume(desk, job)
 
 
 @router.get("/jobs/{job}/artifacts")

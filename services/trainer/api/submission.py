@@ -63,7 +63,7 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None) -> JobStatus:
             return desk.jobs.status(earlier)
     if isinstance(config, PpoJobConfig):
         for where, ref in _reward_models(config).items():
-            _check_reward_model(desk.store, where, ref)
+            _check_reward_model(desk, where, ref)
     folder = _new_folder(desk.store, _PREFIXES[config.kind])
     _write_durably(folder / CONFIG_FILE, body)
     try:
@@ -76,11 +76,32 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None) -> JobStatus:
         # The same request came twice at the same time, and the other one was first.
         shutil.rmtree(folder)
         return desk.jobs.status(job)
+    _send(desk, job)
+    return desk.jobs.status(job)
+
+
+def resume(desk: Desk, job: str) -> JobStatus:
+    """Puts a paused job back into the queue.
+
+    Args:
+        desk: where.
+        job: its id.
+
+    Raises:
+        NotFound: no such job.
+        Conflict: it has ended.
+    """
+    status, moved = desk.jobs.request_resume(job)
+    if moved:
+        _send(desk, job)
+    return status
+
+
+def _send(desk: Desk, job: str) -> None:
     try:
         send_learn(desk.app, job)
     except OperationalError as error:
         log.warning("message not sent, the reconciler will", extra={"job": job, "error": str(error)})
-    return desk.jobs.status(job)
 
 
 def _reward_models(config: PpoJobConfig) -> dict[str, str]:
@@ -93,11 +114,16 @@ def _reward_models(config: PpoJobConfig) -> dict[str, str]:
     return {"reward_model": config.reward_model, **ensembles}
 
 
-def _check_reward_model(store: ArtifactStore, where: str, ref: str) -> None:
+def _check_reward_model(desk: Desk, where: str, ref: str) -> None:
+    if ref in desk.settings.panels:
+        return
     try:
-        store.resolve("reward_models", ref)
+        desk.store.resolve("reward_models", ref)
     except (NotFound, Conflict) as error:
-        message = f"{where} {ref!r} cannot be used: {error}; name one that a reward_model job published"
+        message = (
+            f"{where} {ref!r} cannot be used: {error}; name one that a reward_model job published, or a panel of "
+            "RLHF_REWARD_PANELS"
+        )
         raise InvalidInput(message) from error
 
 

@@ -36,8 +36,8 @@ def create_celery(settings: TrainerSettings) -> Celery:
         task_reject_on_worker_lost=True,
         task_track_started=False,
         worker_prefetch_multiplier=1,
+        # Of the workers, for Flower. Of the senders it would double what asking for a rollout costs the learner.
         worker_send_task_events=True,
-        task_send_sent_event=True,
         # Cancelling needs a pool that can kill its tasks; ours end by themselves, and repeating them is harmless.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,

@@ -18,13 +18,26 @@ from services.trainer.jobs.lease import Lease, LeaseLost
 from services.trainer.jobs.series import SeriesWriter
 from services.trainer.jobs.store import EventKind, JobStore, Level, finite
 
-__all__ = ["CONFIG_FILE", "JobCancelled", "JobHandle", "LeaseLost", "RolloutFailed", "WorkerStopping", "read_config"]
+__all__ = [
+    "CONFIG_FILE",
+    "JobCancelled",
+    "JobHandle",
+    "JobPaused",
+    "LeaseLost",
+    "RolloutFailed",
+    "WorkerStopping",
+    "read_config",
+]
 
 CONFIG_FILE = "config.json"
 
 
 class JobCancelled(Exception):
     """Someone asked to cancel the job."""
+
+
+class JobPaused(Exception):
+    """Someone asked to pause the job; it goes on from its checkpoint when it is resumed."""
 
 
 class WorkerStopping(Exception):
@@ -90,13 +103,20 @@ class JobHandle:
         """Tells the user something. Args: data, JSON values; a watchdog gives value, threshold and hint."""
         self._jobs.add_event(self.id, kind, level, name, message, data or {})
 
-    def raise_if_stopped(self) -> None:
-        """Raises LeaseLost, WorkerStopping or JobCancelled when the job must not go on; call it often."""
+    def raise_if_lost(self) -> None:
+        """Raises LeaseLost when another worker may have the job: before anything is written."""
         self._lease.check()
+
+    def raise_if_stopped(self) -> None:
+        """Raises LeaseLost, WorkerStopping, JobCancelled or JobPaused when the job must not go on; call it often."""
+        self.raise_if_lost()
         if self._stopping.is_set():
             raise WorkerStopping("the worker was told to stop; the next one goes on from the last checkpoint")
-        if self._jobs.cancel_requested(self.id):
+        wishes = self._jobs.wishes(self.id)
+        if wishes.cancel:
             raise JobCancelled("cancelled by request")
+        if wishes.pause:
+            raise JobPaused("paused by request")
 
     def enqueue(self, tasks: list[RolloutTask]) -> None:
         """Asks for batches; those that are there, or on their way, from an earlier attempt are not asked for again."""
@@ -107,7 +127,7 @@ class JobHandle:
 
         Raises:
             RolloutFailed: a batch will never come; says why.
-            LeaseLost, WorkerStopping, JobCancelled: as raise_if_stopped.
+            LeaseLost, WorkerStopping, JobCancelled, JobPaused: as raise_if_stopped.
         """
         return self._collector.pull(step, shards, self.raise_if_stopped)
 

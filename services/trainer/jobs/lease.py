@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from redis import Redis
 
@@ -47,6 +47,14 @@ def lease_key(name: str) -> str:
 def lease_held(redis: Redis, name: str) -> bool:
     """Whether any live worker holds it."""
     return bool(redis.exists(lease_key(name)))
+
+
+def leases_held(redis: Redis, names: list[str]) -> set[str]:
+    """Those names that a live worker holds, in one request."""
+    if not names:
+        return set()
+    tokens = cast(list[bytes | None], redis.mget([lease_key(name) for name in names]))
+    return {name for name, token in zip(names, tokens, strict=True) if token is not None}
 
 
 class Lease:

@@ -25,6 +25,7 @@ from services.trainer.settings import TrainerSettings
 MAX_EVENTS = 10_000
 """Kept per job, older ones are forgotten: 300 bytes each, about 1.5 kB with a PPO step's metrics, so 15 MB at most."""
 LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
+PAUSED_BY_REQUEST = "paused by request"
 EventKind = Literal["state", "progress", "watchdog", "log", "published"]
 Level = Literal["info", "warning", "error"]
 
@@ -36,6 +37,14 @@ class Idempotency:
     key: str
     digest: str
     ttl_s: int
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a job's learner is asked to do at its next check."""
+
+    cancel: bool
+    pause: bool
 
 
 class JobStore:
@@ -148,18 +157,52 @@ class JobStore:
         # The flag first: a worker that begins the job right now sees it.
         self.redis.hset(f"job:{job}", "cancel", "1")
         waits = (JobState.QUEUED, JobState.PAUSED)
-        if not self._move(job, waits, JobState.CANCELLED, "cancelled by request", "cancelled before it ran"):
-            status = self.status(job)
-            if status.state.final:
-                raise Conflict(
-                    f"job {job} has ended: {status.state.value}; only queued and running jobs can be cancelled"
-                )
+        if not self._move(job, waits, JobState.CANCELLED, "cancelled by request", "cancelled while it waited"):
+            self._refuse_ended(job, "cancelled")
             self.add_event(job, "log", "info", "cancel_requested", "the learner stops at its next check", {})
         return self.status(job)
 
-    def cancel_requested(self, job: str) -> bool:
-        """Whether someone asked to cancel it."""
-        return bool(self.redis.hexists(f"job:{job}", "cancel"))
+    def request_pause(self, job: str) -> JobStatus:
+        """Pauses a waiting job at once and asks the learner of a running one to stop after its step.
+
+        Raises:
+            NotFound: no such job.
+            Conflict: it has ended.
+        """
+        self._refuse_ended(job, "paused")
+        self.redis.hset(f"job:{job}", "pause", "1")
+        if self._move(job, (JobState.QUEUED,), JobState.PAUSED, PAUSED_BY_REQUEST, "paused before it ran"):
+            return self.status(job)
+        status = self._refuse_ended(job, "paused")
+        if status.state == JobState.RUNNING:
+            self.add_event(job, "log", "info", "pause_requested", "the learner stops at its next check", {})
+        return status
+
+    def pause(self, job: str, token: str) -> bool:
+        """Running → paused, by the learner whose token it is; False when it was resumed meanwhile."""
+        message = "paused; POST /jobs/{id}/resume goes on from the last checkpoint"
+        return self._move(job, (JobState.RUNNING,), JobState.PAUSED, PAUSED_BY_REQUEST, message, token=token)
+
+    def request_resume(self, job: str) -> tuple[JobStatus, bool]:
+        """Takes a pause back: paused → queued, and a running job goes on as if nobody had asked.
+
+        Returns:
+            The job, and whether it needs a message to a learner.
+
+        Raises:
+            NotFound: no such job.
+            Conflict: it has ended.
+        """
+        self._refuse_ended(job, "resumed")
+        # The flag first: a learner that is about to pause the job finds it gone, and queues the job again.
+        self.redis.hdel(f"job:{job}", "pause")
+        moved = self._move(job, (JobState.PAUSED,), JobState.QUEUED, None, "resumed; waits for a learner")
+        return self._refuse_ended(job, "resumed"), moved
+
+    def wishes(self, job: str) -> Wishes:
+        """What someone asked of its learner."""
+        cancel, pause = self.fields(job, "cancel", "pause")
+        return Wishes(cancel is not None, pause is not None)
 
     def progress(self, job: str, step: int, total: int, metrics: dict[str, float], step_s: float | None) -> None:
         """Records a step done. Args: metrics, finite ones; step_s, seconds a step takes at present."""
@@ -179,6 +222,12 @@ class JobStore:
         start = f"({after}" if after else "-"
         rows = cast(list[tuple[bytes, dict[bytes, bytes]]], self.redis.xrange(f"job:{job}:events", start, "+", limit))
         return [JobEvent(id=row_id.decode(), **json.loads(row[b"event"])) for row_id, row in rows]
+
+    def _refuse_ended(self, job: str, verb: str) -> JobStatus:
+        status = self.status(job)
+        if status.state.final:
+            raise Conflict(f"job {job} has ended: {status.state.value}; it cannot be {verb}, submit it again")
+        return status
 
     def _move(
         self,

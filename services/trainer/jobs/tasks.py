@@ -28,9 +28,9 @@ from services.trainer.experience.collector import Collector
 from services.trainer.experience.stream import ExperienceStream
 from services.trainer.jobs.celery_app import LEARN, ROLLOUT_QUEUE, send_learn, send_rollout, waiting
 from services.trainer.jobs.connection import BLOCK_MS, REDIS_OUTAGES
-from services.trainer.jobs.handle import JobCancelled, JobHandle, RolloutFailed, WorkerStopping
+from services.trainer.jobs.handle import JobCancelled, JobHandle, JobPaused, RolloutFailed, WorkerStopping
 from services.trainer.jobs.instruments import LEASES_LOST, TASK_SECONDS
-from services.trainer.jobs.lease import Lease, LeaseLost, acquire_lease, lease_held
+from services.trainer.jobs.lease import Lease, LeaseLost, acquire_lease, leases_held
 from services.trainer.jobs.store import JobStore
 from services.trainer.settings import LearnerSettings
 
@@ -93,6 +93,8 @@ def register_learner(learner: Learner) -> None:
         finally:
             learner.attempt = None
         TASK_SECONDS.labels(LEARN, outcome).observe(time.monotonic() - started)
+        if outcome == "resumed":
+            send_learn(learner.app, job)
         if outcome == "stopped":
             raise Reject("the worker is stopping", requeue=True)
 
@@ -101,7 +103,8 @@ def run_job(learner: Learner, job: str, lease: Lease) -> str:
     """Makes one attempt at a job and records how it ended.
 
     Returns:
-        succeeded, failed, cancelled, stopped (goes on elsewhere), lost (another worker took it), interrupted (Redis
+        succeeded, failed, cancelled, paused, resumed (paused and resumed at once: it needs a new message), stopped
+        (goes on elsewhere), lost (another worker took it), interrupted (Redis
         went away; the reconciler queues the job again) or nothing (the job had ended).
     """
     jobs = learner.jobs
@@ -115,6 +118,11 @@ def run_job(learner: Learner, job: str, lease: Lease) -> str:
         except JobCancelled as stop:
             jobs.finish(job, JobState.CANCELLED, str(stop), lease.token)
             return "cancelled"
+        except JobPaused:
+            if jobs.pause(job, lease.token):
+                return "paused"
+            jobs.requeue(job, "resumed before it had paused", token=lease.token)
+            return "resumed"
         except WorkerStopping as stop:
             jobs.requeue(job, str(stop), token=lease.token)
             return "stopped"
@@ -164,8 +172,7 @@ def _call_entry_point(learner: Learner, job: str, lease: Lease) -> None:
         send_rollout(learner.app, task.batch_id, task.model_dump(mode="json"))
 
     def alive(batch_ids: list[str]) -> set[str]:
-        held = {batch_id for batch_id in batch_ids if lease_held(learner.redis, batch_id)}
-        return held | (waiting(learner.redis, ROLLOUT_QUEUE) & set(batch_ids))
+        return leases_held(learner.redis, batch_ids) | (waiting(learner.redis, ROLLOUT_QUEUE) & set(batch_ids))
 
     collector = Collector(stream, send, alive, look_s=learner.settings.rollout_look_s, block_ms=BLOCK_MS)
     store = ArtifactStore(learner.settings.store)

@@ -23,7 +23,7 @@ from services.trainer.ppo.checkpoint import load_newest, restore, save_checkpoin
 from services.trainer.ppo.collate import Rollout, collate, split_by_tokens
 from services.trainer.ppo.kl import KlController, estimate_kl
 from services.trainer.ppo.rewards import leave_one_out, repeated_ngrams, sequence_rewards, shape_rewards
-from services.trainer.ppo.schedule import derive_seed, learning_rate, rollout_tasks
+from services.trainer.ppo.schedule import derive_seed, learning_rate, rollout_tasks, steps_to_ask_for
 from services.trainer.ppo.update import Targets, update_policy
 from services.trainer.ppo.watchdogs import Alert, watch
 
@@ -96,11 +96,13 @@ class PpoLearner:
         while self.step < self.config.steps:
             self.job.raise_if_stopped()
             started = time.monotonic()
-            self.job.enqueue(rollout_tasks(self.config, self.job.id, self.step))
+            for step in steps_to_ask_for(self.config, self.step):
+                self.job.enqueue(rollout_tasks(self.config, self.job.id, step))
             batches = self.job.pull(self.step, self.config.rollout.shards)
             waited = time.monotonic() - started
             metrics = self.learn(batches)
-            self.job.raise_if_stopped()  # who lost the job while it was learning writes nothing more
+            # Who lost the job while it was learning writes nothing more; who must only stop keeps what it has learned.
+            self.job.raise_if_lost()
             elapsed = time.monotonic() - started
             metrics.update(
                 rollout_s=waited, learn_s=elapsed - waited, step_s=elapsed, tokens_per_s=metrics["tokens"] / elapsed
@@ -140,8 +142,16 @@ class PpoLearner:
             group["lr"] = rate
         targets = Targets(scored.old_logprobs, scored.old_values, whitened, returns)
         shuffle_seed = derive_seed("shuffle", config.seed, self.step) % 2**40
+        value_only = self.step < config.update.value_warmup_steps
         stats = update_policy(
-            actor, self.optimizer, rollout, features, targets, config.update, shuffle_seed=shuffle_seed
+            actor,
+            self.optimizer,
+            rollout,
+            features,
+            targets,
+            config.update,
+            shuffle_seed=shuffle_seed,
+            value_only=value_only,
         )
         self.kl.update(self.step, kl.sequence, len(rollout.rewards))
         mismatch = (scored.old_logprobs - rollout.behavior_logprobs)[mask].abs().mean()
@@ -149,6 +159,7 @@ class PpoLearner:
             **stats.means(),
             "ratio_first_minibatch": stats.ratio_first_minibatch,
             "epochs": stats.epochs,
+            "value_only": float(value_only),
             "learning_rate": rate,
             "kl_sequence": kl.sequence,
             "kl_token": kl.token,
@@ -157,6 +168,7 @@ class PpoLearner:
             "beta": beta,
             "explained_variance": explained_variance(scored.old_values, returns, mask),
             "engine_mismatch": float(mismatch),
+            "staleness": float(self.step - min(b.policy_version for b in batches)),
             "repeated_tokens": float(repeated.sum() / mask.sum()),
             **_describe(rollout, rewards, batches),
         }

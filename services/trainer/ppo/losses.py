@@ -40,8 +40,12 @@ def policy_loss(
     weights: Tensor,
     tokens: int,
     clip_ratio: float,
+    dual_clip: float | None = None,
 ) -> PolicyLoss:
     """Clipped surrogate (1707.06347, eq. 7): Σ w·max(-A·ratio, -A·clip(ratio, 1±ε)) / tokens.
+
+    Where A < 0 a ratio far above 1 makes that loss as large as it likes; the dual clip bounds it by -c·A (1912.09729,
+    eq. 5).
 
     Args:
         new_logprobs: [N] response tokens, with gradient.
@@ -50,6 +54,7 @@ def policy_loss(
         weights: [N] truncated importance weights.
         tokens: of the whole minibatch.
         clip_ratio: ε.
+        dual_clip: c > 1; None leaves it out.
     """
     log_ratio = (new_logprobs - old_logprobs).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     ratio = log_ratio.exp()
@@ -60,7 +65,10 @@ def policy_loss(
         approx_kl = (ratio - 1 - log_ratio).sum() / tokens
         mean_ratio = ratio.sum() / tokens
         mean_log_ratio = log_ratio.abs().sum() / tokens
-    loss = (weights * torch.maximum(plain, clipped)).sum() / tokens
+    worst = torch.maximum(plain, clipped)
+    if dual_clip is not None:
+        worst = torch.where(advantages < 0, torch.minimum(worst, -dual_clip * advantages), worst)
+    loss = (weights * worst).sum() / tokens
     return PolicyLoss(loss, clip_fraction, approx_kl, mean_ratio, mean_log_ratio)
 
 

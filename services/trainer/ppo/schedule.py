@@ -33,8 +33,13 @@ def step_prompts(config: PpoJobConfig, step: int) -> list[Prompt]:
 
 
 def rollout_tasks(config: PpoJobConfig, job: str, step: int) -> list[RolloutTask]:
-    """The step's rollout tasks, one a shard; prompts are dealt out evenly."""
+    """The step's rollout tasks, one a shard; prompts are dealt out evenly.
+
+    The policy is the one of exactly `max_staleness` steps before, though a newer one may be there by the time the task
+    runs: which weights sampled a step must not depend on how fast anybody was.
+    """
     prompts, rollout = step_prompts(config, step), config.rollout
+    version = max(0, step - rollout.max_staleness)
     tasks = []
     for shard in range(rollout.shards):
         sampling = SamplingParams(
@@ -49,8 +54,8 @@ def rollout_tasks(config: PpoJobConfig, job: str, step: int) -> list[RolloutTask
             job=job,
             step=step,
             shard=shard,
-            policy_version=step,
-            adapter=f"{job}@{step}" if step else None,
+            policy_version=version,
+            adapter=f"{job}@{version}" if version else None,
             prompts=prompts[shard :: rollout.shards],
             sampling=sampling,
             reward_model=config.reward_model,
@@ -59,6 +64,11 @@ def rollout_tasks(config: PpoJobConfig, job: str, step: int) -> list[RolloutTask
         )
         tasks.append(task)
     return tasks
+
+
+def steps_to_ask_for(config: PpoJobConfig, step: int) -> range:
+    """The steps whose rollouts must be on their way when a step begins: itself, and those sampled ahead."""
+    return range(step, min(config.steps, step + config.rollout.max_staleness + 1))
 
 
 def learning_rate(config: PpoUpdateConfig, step: int, total_steps: int) -> float:

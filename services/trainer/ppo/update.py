@@ -67,6 +67,7 @@ def update_policy(
     config: PpoUpdateConfig,
     *,
     shuffle_seed: int,
+    value_only: bool = False,
 ) -> UpdateStats:
     """Runs the step's epochs.
 
@@ -78,6 +79,7 @@ def update_policy(
         targets: see Targets.
         config: epochs, minibatches, clipping.
         shuffle_seed: of the minibatch order; derives from job seed and step, so a repeated step is the same.
+        value_only: only the value head learns; the policy and its published adapter stay as they are.
 
     Returns:
         The readings. A loss or gradient that is not finite is among them, and ends the update before the weights
@@ -87,7 +89,8 @@ def update_policy(
         RatioCheckFailed: with what to look at.
     """
     stats = UpdateStats()
-    parameters = list(actor.trainable().values())
+    named = actor.trainable()
+    frozen = [parameter for name, parameter in named.items() if value_only and not name.startswith("value_head.")]
     for epoch in range(config.epochs):
         kls = []
         for rows in shuffled_minibatches(len(rollout.rows), config.minibatches, shuffle_seed, epoch):
@@ -95,7 +98,9 @@ def update_policy(
             readings = _accumulate(actor, rollout, features, targets, config, rows)
             if stats.updates == 0:
                 _check_first_ratio(stats, readings)
-            grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm))
+            for parameter in frozen:
+                parameter.grad = None
+            grad_norm = float(torch.nn.utils.clip_grad_norm_(named.values(), config.max_grad_norm))
             stats.add(**readings, grad_norm=grad_norm)
             if not math.isfinite(grad_norm + readings["policy_loss"] + readings["value_loss"]):
                 return stats
@@ -132,7 +137,13 @@ def _accumulate(
         old = targets.old_logprobs[at].to(actor.device)
         weights = importance_weights(old, rollout.behavior_logprobs[at].to(actor.device), config.importance_cap)
         policy = policy_loss(
-            new.logprobs, old, targets.advantages[at].to(actor.device), weights, tokens, config.clip_ratio
+            new.logprobs,
+            old,
+            targets.advantages[at].to(actor.device),
+            weights,
+            tokens,
+            config.clip_ratio,
+            config.dual_clip,
         )
         value = value_loss(
             new.values,

@@ -66,10 +66,11 @@ def _dead_loss(history: Sequence[Metrics], _: float) -> Iterator[Alert]:
 
 
 def _dead_kl(history: Sequence[Metrics], _: float) -> Iterator[Alert]:
-    # The first step's KL is 0 by construction: the fresh adapter is the reference.
-    if len(history) > 1 and history[-1]["kl_sequence"] == 0.0:
+    # The first step's KL is 0 by construction: the fresh adapter is the reference, and stays it in the value warm-up.
+    updates = sum(1 for row in history[:-1] if not row.get("value_only"))
+    if updates and history[-1]["kl_sequence"] == 0.0:
         hint = "KL is exactly 0 after an update: the adapter does not change the policy, or its updates are lost"
-        yield Alert("kl_zero", 0.0, 0.0, hint, fatal=len(history) > 3)
+        yield Alert("kl_zero", 0.0, 0.0, hint, fatal=updates > 2)
 
 
 def _kl_out_of_bounds(history: Sequence[Metrics], target: float) -> Iterator[Alert]:
@@ -119,7 +120,8 @@ def _explained_variance(history: Sequence[Metrics], _: float) -> Iterator[Alert]
 
 
 def _engine_mismatch(history: Sequence[Metrics], _: float) -> Iterator[Alert]:
-    if history[-1]["engine_mismatch"] > 0.05:
+    # Under an older policy's samples the difference is mostly what was learned since.
+    if history[-1]["engine_mismatch"] > 0.05 and not history[-1].get("staleness"):
         hint = (
             "engine and learner disagree about the sampled tokens' log-probabilities: is the policy serving this "
             "step's adapter at this temperature, or are penalties on?"

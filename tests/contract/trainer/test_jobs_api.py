@@ -1,6 +1,7 @@
 """The job API from outside: what it accepts, what it refuses and how it says so."""
 
 import json
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -12,7 +13,7 @@ from rlhf.contracts.jobs import JobState
 from services.trainer.api.app import create_app
 from services.trainer.jobs.celery_app import waiting
 from services.trainer.jobs.series import SeriesWriter
-from services.trainer.jobs.store import JobStore
+from services.trainer.jobs.store import JobStore, Wishes
 from services.trainer.settings import ApiSettings
 
 PPO = {"kind": "ppo", "prompts": ["Name a fruit."], "reward_model": "rm@1", "steps": 3}
@@ -101,6 +102,17 @@ def test_a_missing_ensemble_of_an_objective_is_named_with_its_field(client: Test
     assert submit(client, {**PPO, "objectives": ensembles[:1]}).status_code == 202
 
 
+def test_a_panel_of_the_reward_service_needs_no_bundle(settings: ApiSettings, tmp_path: Path) -> None:
+    members = [{"kind": "classifier", "model": "elsewhere", "mean": 0, "std": 1}]
+    (tmp_path / "panels.json").write_text(json.dumps({"guards@1": {"members": members}}))
+    told = ApiSettings(**{**settings.model_dump(), "reward_panels": tmp_path / "panels.json"})
+    with TestClient(create_app(told)) as client:
+        assert submit(client, {**PPO, "reward_model": "guards@1"}).status_code == 202
+        response = submit(client, {**PPO, "reward_model": "guards@2"})
+        assert response.status_code == 422
+        assert "a panel of RLHF_REWARD_PANELS" in error_of(response)
+
+
 def test_a_damaged_reward_model_is_refused(client: TestClient, store: ArtifactStore) -> None:
     (store.root / "reward_models/rm/1/config.json").write_text("{ }")
     response = submit(client)
@@ -109,9 +121,9 @@ def test_a_damaged_reward_model_is_refused(client: TestClient, store: ArtifactSt
 
 
 def test_a_body_that_is_no_json_is_refused(client: TestClient) -> None:
-    response = client.post("/jobs", content=b"{kind: ppo", headers={"content-type": "application/json"})
+    response = client.post("/jobs", content=b'{"kind": ppo', headers={"content-type": "application/json"})
     assert response.status_code == 422
-    error_of(response)
+    assert "no JSON: Expecting value at character 9" in error_of(response)
 
 
 def test_a_large_body_is_refused(client: TestClient) -> None:
@@ -181,9 +193,49 @@ def test_cancelling_a_running_job_asks_its_learner(
     jobs.begin(job, "token")
     response = client.post(f"/jobs/{job}/cancel")
     assert (response.status_code, response.json()["state"]) == (202, "running")
-    assert jobs.cancel_requested(job)
+    assert jobs.wishes(job) == Wishes(cancel=True, pause=False)
     jobs.finish(job, JobState.SUCCEEDED, None, "token")
     assert client.post(f"/jobs/{job}/cancel").status_code == 409
+
+
+def test_a_queued_job_is_paused_and_resumed(client: TestClient, redis_client: Redis, settings: ApiSettings) -> None:
+    job = submit(client).json()["id"]
+    for _ in range(2):  # a repeated request changes nothing
+        paused = client.post(f"/jobs/{job}/pause")
+        assert (paused.status_code, paused.json()["state"]) == (202, "paused")
+        assert paused.json()["reason"] == "paused by request"
+    redis_client.set(f"lease:{job}", "token")
+    assert not JobStore(redis_client, settings).begin(job, "token"), "the message that is still queued does nothing"
+    redis_client.delete("learner")
+    for _ in range(2):
+        resumed = client.post(f"/jobs/{job}/resume")
+        assert (resumed.status_code, resumed.json()["state"], resumed.json()["reason"]) == (202, "queued", None)
+    assert waiting(redis_client, "learner") == {job}
+
+
+def test_a_paused_job_is_cancelled(client: TestClient) -> None:
+    job = submit(client).json()["id"]
+    client.post(f"/jobs/{job}/pause")
+    assert client.post(f"/jobs/{job}/cancel").json()["state"] == "cancelled"
+    for verb in ("pause", "resume"):
+        response = client.post(f"/jobs/{job}/{verb}")
+        assert response.status_code == 409
+        assert "cancelled" in error_of(response)
+        assert client.post(f"/jobs/ppo-00000000/{verb}").status_code == 404
+
+
+def test_a_pause_that_is_taken_back_in_time_leaves_the_job_running(
+    client: TestClient, settings: ApiSettings, redis_client: Redis
+) -> None:
+    job, jobs = submit(client).json()["id"], JobStore(redis_client, settings)
+    redis_client.set(f"lease:{job}", "token")
+    jobs.begin(job, "token")
+    assert client.post(f"/jobs/{job}/pause").json()["state"] == "running"
+    assert jobs.wishes(job) == Wishes(cancel=False, pause=True)
+    assert client.post(f"/jobs/{job}/resume").json()["state"] == "running"
+    assert jobs.wishes(job) == Wishes(cancel=False, pause=False)
+    assert not jobs.pause(job, "token"), "a learner that saw the wish before finds it gone"
+    assert jobs.status(job).state == JobState.RUNNING
 
 
 def test_events_come_as_a_list_after_an_id(client: TestClient, settings: ApiSettings, redis_client: Redis) -> None:

@@ -70,6 +70,25 @@ def test_a_running_job_is_cancelled(start: Start, api: TestClient, submit: Submi
     assert until(submit("count", steps=1), "succeeded")["attempts"] == 1
 
 
+def test_a_running_job_is_paused_and_goes_on_where_it_was(
+    start: Start, api: TestClient, submit: Submit, until: Until, store: ArtifactStore
+) -> None:
+    start("learner").ready()
+    job = submit("count", steps=40)
+    wait_for(lambda: step(api, job) >= 3)
+    assert api.post(f"/jobs/{job}/pause").status_code == 202
+    paused = until(job, "paused")
+    assert paused["reason"] == "paused by request"
+    assert 3 <= paused["step"] < 40
+    assert until(submit("count", steps=1), "succeeded")["attempts"] == 1, "its learner is free for others"
+    assert api.post(f"/jobs/{job}/resume").status_code == 202
+    status = until(job, "succeeded", "failed")
+    assert (status["state"], status["attempts"], status["reason"]) == ("succeeded", 2, None)
+    assert [row["step"] for row in read_series(store.job_folder(job))] == list(range(1, 41))
+    states = [name for name in names(api, job) if name != "progress"]
+    assert states == ["queued", "running", "pause_requested", "paused", "queued", "running", "succeeded"]
+
+
 def test_a_killed_learner_costs_a_lease_and_nothing_else(
     start: Start, api: TestClient, submit: Submit, until: Until, store: ArtifactStore
 ) -> None:

@@ -89,10 +89,17 @@ def whiten(rows: list[list[float]]) -> list[list[float]]:
     return [[(x - mean) / scale for x in row] for row in rows]
 
 
-def policy_term(new: Tensor, old: float, advantage: float, weight: float, clip: float) -> Tensor:
-    """One token's -w·min(ratio·A, clip(ratio)·A): clipping bites where the ratio went too far in A's direction."""
+def policy_term(
+    new: Tensor, old: float, advantage: float, weight: float, clip: float, dual: float | None = None
+) -> Tensor:
+    """One token's -w·min(ratio·A, clip(ratio)·A): clipping bites where the ratio went too far in A's direction.
+
+    The dual clip bites where the ratio went as far against it: a bad token became `dual` times as likely.
+    """
     ratio = torch.exp(new - old)
     seen = float(ratio.detach())
+    if dual is not None and advantage < 0 and seen > dual:
+        return torch.tensor(-weight * dual * advantage)
     if advantage > 0 and seen > 1 + clip:
         return torch.tensor(-weight * (1 + clip) * advantage)
     if advantage < 0 and seen < 1 - clip:

@@ -158,6 +158,9 @@ class MemoryJob:
     def raise_if_stopped(self) -> None:
         self.checks += 1
 
+    def raise_if_lost(self) -> None:
+        pass
+
     def progress(self, step: int, total: int, metrics: dict[str, float]) -> None:
         self.rows[step] = metrics
 

@@ -47,6 +47,36 @@ def test_a_step_is_durable_before_its_batches_are_acknowledged_and_its_adapter_i
     assert order == ["asked 0", "acknowledged 0", "asked 1", "acknowledged 1"]
 
 
+def test_sampled_ahead_a_step_is_asked_for_before_the_one_before_it_is_learned(tmp_path: Path) -> None:
+    job, learner = start(tmp_path, steps=4, rollout={"max_staleness": 1})
+    order: list[str] = []
+
+    def enqueue(tasks: list[RolloutTask]) -> None:
+        assert all(task.adapter is None or job.store.resolve("adapters", task.adapter) for task in tasks)
+        order.append(f"asked {tasks[0].step} of {tasks[0].policy_version}")
+        MemoryJob.enqueue(job, tasks)
+        job.pull(tasks[0].step, 1)  # is sampled now, by the weights of now
+
+    def acknowledge(batches: list[ExperienceBatch]) -> None:
+        order.append(f"learned {batches[0].step}")
+
+    job.acknowledge, job.enqueue = acknowledge, enqueue
+    learner.run()
+    # Step 1 is sampled by the base model while step 0 is learned, step 2 by version 1 while step 1 is, and so on. What
+    # was asked for already is asked for again, which the collector knows.
+    assert [line for line in dict.fromkeys(order) if line.startswith("asked")] == [
+        "asked 0 of 0",
+        "asked 1 of 0",
+        "asked 2 of 1",
+        "asked 3 of 2",
+    ]
+    assert order.index("asked 2 of 1") < order.index("learned 1")
+    assert [row["staleness"] for row in learner.history] == [0, 1, 1, 1]
+    # The ratio is to the learner's own weights before the update, whoever sampled; the importance weights tell.
+    assert [row["ratio_first_minibatch"] for row in learner.history] == pytest.approx([1] * 4, abs=1e-5)
+    assert learner.history[1]["engine_mismatch"] > 100 * learner.history[0]["engine_mismatch"]
+
+
 def test_the_metrics_are_what_the_report_and_the_watchdogs_read(tmp_path: Path) -> None:
     job, learner = start(tmp_path, steps=2)
     learner.run()

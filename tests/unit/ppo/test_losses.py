@@ -42,6 +42,19 @@ def test_importance_weights_scale_each_token_of_the_policy_loss() -> None:
     assert result.ratio == 1.0
 
 
+def test_the_dual_clip_bounds_the_loss_of_bad_tokens_by_hand() -> None:
+    # ε=0.2, c=3.  ratio  A    max(-A·ratio, -A·clip)   with the dual clip
+    #               5    -2    10                        min(10, 3·2) = 6, and no gradient
+    #               2    -1     2                        min(2, 3) = 2, gradient -A·ratio = 2
+    #               5     1    -1.2                      as before: A is positive, and the clip ends its gradient
+    # loss = (6 + 2 - 1.2)/3 = 2.2666667
+    new = torch.tensor([5.0, 2.0, 5.0]).log().requires_grad_()
+    loss = policy_loss(new, torch.zeros(3), torch.tensor([-2.0, -1.0, 1.0]), torch.ones(3), 3, 0.2, dual_clip=3.0).loss
+    torch.testing.assert_close(loss, torch.tensor(2.2666667))
+    loss.backward()
+    torch.testing.assert_close(new.grad, torch.tensor([0.0, 2 / 3, 0.0]))
+
+
 def test_parts_of_a_minibatch_add_up() -> None:
     torch.manual_seed(0)
     new, old, advantages, weights = torch.randn(4, 6).unbind()

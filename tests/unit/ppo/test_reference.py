@@ -51,21 +51,22 @@ def test_rewards_advantages_and_whitening_on_random_numbers(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_losses_and_their_gradients_on_random_numbers(seed: int) -> None:
+@pytest.mark.parametrize("dual", [None, 1.5])
+def test_losses_and_their_gradients_on_random_numbers(seed: int, dual: float | None) -> None:
     torch.manual_seed(seed)
     new, old, advantage, values, old_values, returns = torch.randn(6, 30, dtype=torch.float64).mul(0.5).unbind()
     weights = torch.rand(30, dtype=torch.float64) * 2
     new.requires_grad_()
     values.requires_grad_()
     expected = sum(
-        reference.policy_term(new[i], float(old[i]), float(advantage[i]), float(weights[i]), 0.2)
+        reference.policy_term(new[i], float(old[i]), float(advantage[i]), float(weights[i]), 0.2, dual)
         + 0.1 * reference.value_term(values[i], float(old_values[i]), float(returns[i]), 0.2)
         for i in range(30)
     )
     (expected / 30).backward()
     wanted = new.grad.clone(), values.grad.clone()
     new.grad = values.grad = None
-    loss = policy_loss(new, old, advantage, weights, 30, 0.2).loss
+    loss = policy_loss(new, old, advantage, weights, 30, 0.2, dual).loss
     loss = loss + 0.1 * value_loss(values, old_values, returns, 30, 0.2)
     loss.backward()
     torch.testing.assert_close(loss, expected / 30, check_dtype=False, rtol=1e-6, atol=1e-6)

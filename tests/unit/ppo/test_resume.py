@@ -45,7 +45,8 @@ class FragileJob(MemoryJob):
 
 
 def make_job(root: Path, **changes: object) -> FragileJob:
-    config = job_config(steps=STEPS, rollout={"shards": 2}, kl={"schedule": "adaptive", "beta": 0.05}, **changes)
+    changes.setdefault("rollout", {"shards": 2})
+    config = job_config(steps=STEPS, kl={"schedule": "adaptive", "beta": 0.05}, **changes)
     # The rollouts sample the model as it is: a difference in the weights would become one in the data.
     job = FragileJob(root, config, lambda task: sampler(job.base, lambda ids: float(ids[0] < 12))(task))
     return job
@@ -101,11 +102,11 @@ def test_two_undisturbed_runs_are_the_same(undisturbed: tuple[FragileJob, PpoLea
     assert job.acknowledged == [f"job:{step}:{shard}" for step in range(STEPS) for shard in range(2)]
 
 
-# raise_if_stopped is called before and after every step's learning.
+# A step begins with raise_if_stopped; raise_if_lost is called once it has learned.
 PLACES = [
     ("raise_if_stopped", 1, False),
-    ("raise_if_stopped", 5, False),
-    ("raise_if_stopped", 6, False),
+    ("raise_if_stopped", 3, False),
+    ("raise_if_lost", 3, False),
     ("enqueue", 3, True),
     ("pull", 2, True),
     ("acknowledge", 3, False),
@@ -146,29 +147,47 @@ def test_interrupted_while_writing_it_ends_the_same(
     assert_same_end(job, attempt(job), undisturbed)
 
 
-@pytest.mark.parametrize("count", [2, 5, 7, 8])
+@pytest.mark.parametrize(
+    ("method", "count"), [("raise_if_lost", 1), ("raise_if_stopped", 3), ("raise_if_stopped", 4), ("raise_if_lost", 4)]
+)
 def test_checkpoints_every_other_step_lose_nothing_either(
-    count: int, undisturbed: tuple[FragileJob, PpoLearner], tmp_path: Path
+    method: str, count: int, undisturbed: tuple[FragileJob, PpoLearner], tmp_path: Path
 ) -> None:
     job = make_job(tmp_path, checkpoint_every=2)
-    job.die_at("raise_if_stopped", count, after=False)
+    job.die_at(method, count, after=False)
     with pytest.raises(Killed):
         attempt(job)
-    # Step n is over when raise_if_stopped is called for the 2n-th time; whole pairs of steps are acknowledged.
-    done = (count - 1) // 2 // 2 * 2
+    # Either method's n-th call comes when n - 1 steps are done; whole pairs of steps are acknowledged.
+    done = (count - 1) // 2 * 2
     assert job.acknowledged == [f"job:{step}:{shard}" for step in range(done) for shard in range(2)]
     assert_same_end(job, attempt(job), undisturbed)
 
 
 def test_interrupted_again_and_again(undisturbed: tuple[FragileJob, PpoLearner], tmp_path: Path) -> None:
     job = make_job(tmp_path)
-    for method, count in [("pull", 1), ("acknowledge", 1), ("progress", 1), ("pull", 1), ("raise_if_stopped", 2)]:
+    for method, count in [("pull", 1), ("acknowledge", 1), ("progress", 1), ("pull", 1), ("raise_if_lost", 2)]:
         vars(job).pop(method, None)
         job.die_at(method, count, after=True)
         with pytest.raises(Killed):
             attempt(job)
         vars(job).pop(method, None)
     assert_same_end(job, attempt(job), undisturbed)
+
+
+def test_sampled_ahead_it_ends_the_same_too(tmp_path: Path) -> None:
+    ahead = {"rollout": {"shards": 2, "max_staleness": 1}}
+    job, whole = make_job(tmp_path / "a", **ahead), make_job(tmp_path / "b", **ahead)
+    for each in (job, whole):
+        # Sampled when it is asked for, by the weights of that time.
+        each.enqueue = lambda tasks, each=each: (MemoryJob.enqueue(each, tasks), each.pull(tasks[0].step, 2))
+    expected = attempt(whole)
+    for method, count in [("raise_if_lost", 1), ("acknowledge", 2), ("enqueue", 2)]:
+        undo = getattr(job, method)
+        job.die_at(method, count, after=True)
+        with pytest.raises(Killed):
+            attempt(job)
+        setattr(job, method, undo)
+    assert_same_end(job, attempt(job), (whole, expected))
 
 
 def test_a_finished_run_that_is_run_again_does_nothing(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from rlhf.contracts.jobs import PpoJobConfig, PpoUpdateConfig
 from rlhf.contracts.rollout import RolloutTask
-from services.trainer.ppo.schedule import derive_seed, learning_rate, rollout_tasks, step_prompts
+from services.trainer.ppo.schedule import derive_seed, learning_rate, rollout_tasks, step_prompts, steps_to_ask_for
 
 
 def config(prompts: int = 10, per_step: int = 4, *, shards: int = 1, seed: int = 0, **rollout: Any) -> PpoJobConfig:
@@ -81,6 +81,16 @@ def test_tasks_ask_for_what_the_job_says() -> None:
     assert (later.adapter, later.policy_version) == ("job@5", 5)
     assert (first.reward_model, first.aggregation) == (job.reward_model, job.aggregation)
     assert first.objectives is None
+
+
+def test_steps_sampled_ahead_use_the_policy_of_so_many_steps_before() -> None:
+    job = config(max_staleness=2)
+    versions = [rollout_tasks(job, "job", step)[0].policy_version for step in range(6)]
+    assert versions == [0, 0, 0, 1, 2, 3]
+    assert [rollout_tasks(job, "job", step)[0].adapter for step in (2, 3)] == [None, "job@1"]
+    # steps=100: when step 97 begins, 98 and 99 are asked for as well, and then there are no more.
+    assert [list(steps_to_ask_for(job, step)) for step in (0, 97, 98, 99)] == [[0, 1, 2], [97, 98, 99], [98, 99], [99]]
+    assert list(steps_to_ask_for(config(), 7)) == [7]
 
 
 def test_a_jobs_objectives_go_with_its_tasks_through_the_queue() -> None:

@@ -34,11 +34,22 @@ class Setting:
         advantages = torch.where(mask, torch.randn(mask.shape, generator=generator), 0.0)
         self.targets = Targets(self.old, values, advantages, torch.where(mask, advantages + values, 0.0))
 
-    def update(self, *, rate: float = 0.0, targets: Targets | None = None, **config: Any) -> UpdateStats:
+    def update(
+        self, *, rate: float = 0.0, targets: Targets | None = None, value_only: bool = False, **config: Any
+    ) -> UpdateStats:
         settings = PpoUpdateConfig(**{"epochs": 1, "minibatches": 1, "max_grad_norm": 1e9, **config})
         optimizer = torch.optim.SGD(self.actor.trainable().values(), lr=rate)
         chosen = targets or self.targets
-        return update_policy(self.actor, optimizer, self.rollout, self.features, chosen, settings, shuffle_seed=3)
+        return update_policy(
+            self.actor,
+            optimizer,
+            self.rollout,
+            self.features,
+            chosen,
+            settings,
+            shuffle_seed=3,
+            value_only=value_only,
+        )
 
     def gradients(self) -> dict[str, Tensor]:
         return {name: parameter.grad.clone() for name, parameter in self.actor.trainable().items()}
@@ -182,3 +193,15 @@ def test_a_lone_token_learns() -> None:
     before = setting.weights()
     setting.update(rate=0.1, targets=Targets(old, 0 * ones, ones, ones))
     assert any(not torch.equal(tensor, before[name]) for name, tensor in setting.weights().items())
+
+
+def test_the_value_warm_up_moves_the_value_head_alone() -> None:
+    setting, ordinary = Setting(), Setting()
+    before = setting.weights()
+    setting.update(rate=0.1, value_only=True, epochs=2, minibatches=2)
+    moved = {name for name, tensor in setting.weights().items() if not torch.equal(tensor, before[name])}
+    assert moved == {"value_head.weight", "value_head.bias"}
+    # The head learns as it does beside the policy: its first gradient is the same.
+    setting, _ = Setting(), ordinary.update()
+    setting.update(value_only=True)
+    torch.testing.assert_close(setting.actor.value_head.weight.grad, ordinary.actor.value_head.weight.grad)

@@ -66,6 +66,14 @@ def test_a_kl_of_exactly_zero_after_an_update_and_fatal_when_it_lasts() -> None:
     assert [(a.name, a.fatal) for a in watch(rows[:4], kl_target=1.0)] == [("kl_zero", True)]
 
 
+def test_the_value_warm_up_does_not_count_as_updates() -> None:
+    zero = {**HEALTHY, "kl_sequence": 0.0}
+    rows = [{**zero, "policy_loss": 0.1 * i, "value_only": float(i <= 5)} for i in range(1, 8)]
+    # Five steps of warm-up, then one that updates the policy: the KL after it is the first that must not be 0.
+    assert watch(rows[:6], kl_target=1.0) == []
+    assert [(a.name, a.fatal) for a in watch(rows[:7], kl_target=1.0)] == [("kl_zero", False)]
+
+
 def test_kl_bounds() -> None:
     # target 1: above 10·1; below -(0.1 + 0.5·1) = -0.6
     assert names({"kl_sequence": 10.1}) == {"kl_exploded"}
@@ -115,6 +123,10 @@ def test_values_worse_than_the_mean_for_long() -> None:
 def test_engine_and_learner_disagree() -> None:
     assert names({"engine_mismatch": 0.051}) == {"engine_mismatch"}
     assert names({"engine_mismatch": 0.049}) == set()
+
+
+def test_what_an_older_policy_sampled_differs_without_a_mistake() -> None:
+    assert names({"engine_mismatch": 0.2, "staleness": 1.0}) == set()
 
 
 def test_over_optimisation_is_rising_scores_with_rising_doubt() -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from rlhf.contracts.reward import PREFERENCE_ALONE, Aggregation, Objective, Objectives, SampleFailure, SampleScore
+from services.reward.model import MemberScores, Outcome
 from services.reward.objectives import Asked, length, occurrence, repetition, reward_samples
-from services.reward.scorer import MemberScores, Outcome
 
 OWN, OTHER = "rm-a@1", "rm-b@1"
 MEAN = Aggregation()

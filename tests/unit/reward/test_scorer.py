@@ -12,27 +12,30 @@ import torch
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.errors import Conflict, InternalError, NotFound, Overloaded, Unavailable
 from rlhf.contracts.reward import RewardSample, SampleFailure
-from rlhf.lm.ensemble import RewardEnsemble
 from rlhf.lm.exchanges import encode_exchange
 from rlhf.lm.loading import LanguageModel, load_language_model
-from services.reward.library import BundleLibrary
-from services.reward.scorer import MemberScores, Scorer
+from services.reward.bundles import Bundle
+from services.reward.library import Library
+from services.reward.model import MemberScores
+from services.reward.scorer import Scorer
 from tests.contract.reward.conftest import publish
 from tests.tiny_models import save_tiny_llama
 
 SAMPLE = RewardSample(prompt="Hi", response="Hello.")
 
 
-class HeldLibrary(BundleLibrary):
+class HeldLibrary(Library):
     """A library that waits before it gives a reward model, so that requests can pile up."""
 
     gate: threading.Event
     asked: list[str]
 
-    def get(self, ref: str) -> RewardEnsemble:
+    def get(self, ref: str) -> Bundle:
         self.asked.append(ref)
         assert self.gate.wait(30)
-        return super().get(ref)
+        model = super().get(ref)
+        assert isinstance(model, Bundle)
+        return model
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,7 @@ def store(base: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Arti
 
 @pytest.fixture
 def library(base: LanguageModel, store: ArtifactStore) -> HeldLibrary:
-    library = HeldLibrary(store, base, kept=2)
+    library = HeldLibrary(store, base, kept=2, token_budget=256)
     library.gate, library.asked = threading.Event(), []
     library.gate.set()
     return library
@@ -58,7 +61,7 @@ def library(base: LanguageModel, store: ArtifactStore) -> HeldLibrary:
 
 @pytest.fixture
 def scorer(base: LanguageModel, library: HeldLibrary) -> Iterator[Scorer]:
-    scorer = Scorer(base, library, token_budget=256, max_queue=3, threads=1)
+    scorer = Scorer(base, library, max_queue=3, threads=1)
     scorer.start()
     yield scorer
     library.gate.set()
@@ -85,7 +88,7 @@ def test_requests_for_one_model_are_scored_together_in_their_own_order(scorer: S
     assert isinstance(other, MemberScores)
     assert again.members == pytest.approx(alone.members, abs=1e-5)
     assert other.members != pytest.approx(alone.members, abs=1e-3)
-    ensemble = library.get("rm@1")
+    ensemble = library.get("rm@1").ensemble
     for text, outcome in zip(texts, many, strict=True):
         exchange = encode_exchange(scorer.base.tokenizer, "Hi", text, max_length=128)
         assert isinstance(outcome, MemberScores)
@@ -120,7 +123,7 @@ def test_samples_that_cannot_be_scored_leave_the_others_alone(scorer: Scorer) ->
 
 def test_a_score_that_is_no_number_is_a_failure_and_never_zero(scorer: Scorer, library: HeldLibrary) -> None:
     with torch.no_grad():
-        library.get("rm@1").heads[1].fill_(float("nan"))
+        library.get("rm@1").ensemble.heads[1].fill_(float("nan"))
     (outcome,) = scorer.submit("rm@1", [SAMPLE]).outcomes.result(30)
     assert isinstance(outcome, SampleFailure)
     assert outcome.error_type == "scoring"
@@ -187,16 +190,19 @@ def test_a_bundle_is_replaced_by_one_of_its_name_only_when_it_is_sound(
 ) -> None:
     before = library.get("rm@1")
     candidate = library.read("rm@1")
+    assert candidate is not None
     with torch.no_grad():
         candidate.ensemble.heads.add_(1.0)
     with pytest.raises(Conflict, match="scores its probe differently"):
         library.adopt("rm@1", candidate)
     assert library.get("rm@1") is before
     sound = library.read("rm@1")
+    assert sound is not None
     library.adopt("rm@1", sound)
-    assert library.get("rm@1") is sound.ensemble
+    assert library.get("rm@1") is not before
+    assert library.get("rm@1").ensemble is sound.ensemble
     for ref in ("rm@2", "rm@3"):
-        library.adopt(ref, library.read(ref))
+        library.get(ref)
     assert library.loaded == ["rm@2", "rm@3"]
 
 

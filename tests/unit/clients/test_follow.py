@@ -1,8 +1,8 @@
 import pytest
 
+from rlhf.clients import follow
+from rlhf.clients.follow import JobFailed, run_job
 from rlhf.contracts.jobs import JobEvent, JobState, JobStatus, PpoJobConfig
-from rlhf.demo import follow
-from rlhf.demo.follow import JobFailed, run_job
 
 CONFIG = PpoJobConfig(kind="ppo", prompts=["x"], reward_model="rm-1@1")
 

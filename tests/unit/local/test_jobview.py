@@ -4,7 +4,7 @@ from typing import Any
 from rich.console import Console
 
 from rlhf.contracts.jobs import JobEvent, JobState, JobStatus
-from rlhf.demo.progress import JobView, describe_seconds
+from rlhf.local.jobview import JobView, describe_seconds
 
 METRICS = {
     "reward_mean": 0.25,

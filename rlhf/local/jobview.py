@@ -16,6 +16,7 @@ from rich.text import Text
 from rlhf.contracts.jobs import JobEvent, JobState, JobStatus
 
 SHOWN_STEPS = 12
+WAITING = {JobState.QUEUED: " (waiting for a worker)", JobState.PAUSED: " (paused)"}
 QUIET_S = 10.0
 """Seconds between plain lines of a job whose steps are many and small, unless it reports something new."""
 
@@ -95,7 +96,7 @@ class JobView:
         status = self._status
         if status is None:
             return Text(self._title)
-        waiting = " (waiting for a worker)" if status.state is JobState.QUEUED else ""
+        waiting = WAITING.get(status.state, "")
         head = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=max(1, status.total_steps), completed=status.step, width=30)
         steps = f"{status.step} of {status.total_steps}{self._time_left()}{waiting}"

@@ -1,4 +1,4 @@
-"""Submits a job over HTTP and follows it to its end."""
+"""Follows a job over HTTP to its end, for someone who watches."""
 
 from __future__ import annotations
 
@@ -41,11 +41,18 @@ class Watcher(Protocol):
 def run_job(
     trainer: Trainer, config: PpoJobConfig | RewardModelJobConfig, watcher: Watcher, check: Callable[[], None]
 ) -> tuple[JobStatus, list[JobEvent]]:
-    """Runs a job to its end.
+    """Submits a job and follows it. Args: config, of the job; the others, the answer and errors as `follow_job`."""
+    return follow_job(trainer, trainer.submit(config).id, watcher, check)
+
+
+def follow_job(
+    trainer: Trainer, job: str, watcher: Watcher, check: Callable[[], None]
+) -> tuple[JobStatus, list[JobEvent]]:
+    """Follows a job to its end, from its first event that is still known.
 
     Args:
         trainer: client of the job API.
-        config: of the job.
+        job: its id.
         watcher: told of every event and state.
         check: raises when following has no point any more, as when a service died.
 
@@ -55,13 +62,12 @@ def run_job(
     Raises:
         JobFailed: it failed or was cancelled.
     """
-    status = trainer.submit(config)
     events: list[JobEvent] = []
     while True:
         check()
         # The state first: when it is final, no event comes after those read next.
-        status = trainer.job(status.id)
-        while fresh := trainer.events(status.id, after=events[-1].id if events else None):
+        status = trainer.job(job)
+        while fresh := trainer.events(job, after=events[-1].id if events else None):
             events += fresh
             for event in fresh:
                 watcher.tell(event)

@@ -1,0 +1,1 @@
+"""Panels: ensembles whose members are classifiers of Hugging Face and remote reward servers."""
