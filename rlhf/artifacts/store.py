@@ -16,11 +16,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from pydantic import BaseModel, ValidationError
+
 from rlhf.contracts.base import ARTIFACT_NAME_PATTERN
 from rlhf.contracts.errors import Conflict, InvalidInput, NotFound
 
 ArtifactKind = Literal["adapters", "reward_models"]
 MANIFEST = "manifest.json"
+VERSION_PATTERN = r"0|[1-9][0-9]{0,8}"
+
+
+class ManifestEntry(BaseModel):
+    """What a file must be."""
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(BaseModel):
+    """`manifest.json`: every other file of an artifact, by its path in it."""
+
+    files: dict[str, ManifestEntry]
 
 
 class ArtifactStore:
@@ -70,7 +86,7 @@ class ArtifactStore:
             Conflict: a file is missing or altered; says which.
         """
         name, at, version = ref.partition("@")
-        if not at or not version.isdigit():
+        if not at or not re.fullmatch("[0-9]{1,9}", version):
             raise InvalidInput(f"{ref!r} is not a reference; write `job@version`, such as `ppo-1a2b3c4d@3`")
         folder = self._folder(kind, name, int(version))
         if not folder.is_dir():
@@ -83,11 +99,12 @@ class ArtifactStore:
     def versions(self, kind: ArtifactKind, name: str) -> list[int]:
         """Published versions, ascending."""
         folder = self._folder(kind, name, 0).parent
-        return sorted(int(p.name) for p in folder.glob("[0-9]*") if p.is_dir()) if folder.is_dir() else []
+        return sorted(int(p.name) for p in folder.glob("*") if re.fullmatch(VERSION_PATTERN, p.name) and p.is_dir())
 
-    def names(self, kind: ArtifactKind) -> list[str]:
-        """Names with at least one version."""
-        return sorted(p.name for p in (self.root / kind).glob("[a-z0-9]*") if self.versions(kind, p.name))
+    def refs(self, kind: ArtifactKind) -> list[str]:
+        """Every `name@version`, by name and then by version. Folders that follow another grammar are no artifacts."""
+        names = sorted(p.name for p in (self.root / kind).glob("*") if re.fullmatch(ARTIFACT_NAME_PATTERN, p.name))
+        return [f"{name}@{version}" for name in names for version in self.versions(kind, name)]
 
     def job_folder(self, job: str) -> Path:
         """The folder of one job's data, checkpoints and reports; made when absent."""
@@ -118,27 +135,37 @@ def write_manifest(folder: Path) -> None:
 
 
 def verify_manifest(folder: Path) -> None:
-    """Checks every file against the manifest.
+    """Checks that a folder holds the files of its manifest, as they were, and no others.
 
     Raises:
-        Conflict: names the file that is missing, altered or unlisted.
+        Conflict: names the file that is missing, altered, unlisted, or no file of the folder's own.
     """
+    ref = f"{folder.parent.name}@{folder.name}"
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError) as error:
-        raise Conflict(f"{folder.name}/{MANIFEST} is unreadable ({error}); publish the artifact again") from error
-    for name, entry in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise Conflict(f"{path.name} of {folder.parent.name}@{folder.name} is missing; publish it again")
-        if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
-            raise Conflict(
-                f"{path.name} of {folder.parent.name}@{folder.name} is corrupt: its sha256 is not the manifest's; "
-                "publish it again"
-            )
-    unlisted = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - set(files) - {MANIFEST}
+        # Not through links: what they lead to is not in the folder, and may be anything that this process can read.
+        present = {str(path.relative_to(folder)): path for path in folder.rglob("*")}
+        link = min((name for name, path in present.items() if path.is_symlink()), default=None)
+        if link is not None:
+            raise Conflict(f"{link} of {ref} is a symbolic link; publish it again with the file itself")
+        files = _read_manifest(folder)
+        for name, entry in files.items():
+            path = present.get(name)
+            if path is None or not path.is_file():
+                raise Conflict(f"{name} of {ref} is missing, or no path of a file in it; publish it again")
+            if path.stat().st_size != entry.bytes or sha256(path) != entry.sha256:
+                raise Conflict(f"{name} of {ref} is corrupt: its sha256 is not the manifest's; publish it again")
+    except OSError as error:
+        raise Conflict(f"{ref} cannot be read ({error}); mend the store, or publish it again") from error
+    unlisted = {name for name, path in present.items() if path.is_file()} - set(files) - {MANIFEST}
     if unlisted:
-        raise Conflict(f"{sorted(unlisted)[0]} of {folder.parent.name}@{folder.name} is not in its manifest")
+        raise Conflict(f"{min(unlisted)} of {ref} is not in its manifest")
+
+
+def _read_manifest(folder: Path) -> dict[str, ManifestEntry]:
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes()).files
+    except (OSError, ValidationError) as error:
+        raise Conflict(f"{folder.name}/{MANIFEST} is unreadable ({error}); publish the artifact again") from error
 
 
 def sha256(path: Path) -> str:

@@ -168,3 +168,21 @@ class RewardResponse(Contract):
     model: str
     results: list[SampleScore | SampleFailure]
     timings: RewardTimings
+
+
+class RewardModels(Contract):
+    """`GET /models`."""
+
+    backbone: str
+    loaded: list[ArtifactRef] = Field(description="in memory: panels, then bundles, the one used last at the end")
+    default: ArtifactRef | None = Field(description="scored when a request names none")
+    available: list[ArtifactRef] = Field(
+        description="in the artifact store, by name and version; not verified before it is loaded or first named"
+    )
+
+
+class LoadedRewardModel(Contract):
+    """`POST /models/{name}/load`: the default has changed."""
+
+    default: ArtifactRef = Field(description="scored from now on when a request names none")
+    replaced: ArtifactRef | None = Field(description="the default before; load it to go back")

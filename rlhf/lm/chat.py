@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jinja2 import TemplateError
@@ -44,8 +45,15 @@ def render_messages(tokenizer: PreTrainedTokenizerBase, messages: list[Message],
             tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, add_generation_prompt=answer)
         )
     except TemplateError as error:
-        roles = ", ".join(message.role for message in messages)
-        raise InvalidInput(f"this model's chat template refuses a conversation of {roles}: {error}") from error
+        raise InvalidInput(
+            f"this model's chat template refuses a conversation of {shown_roles(messages)}: {error}"
+        ) from error
+
+
+def shown_roles(messages: Sequence[Message]) -> str:
+    """The roles of a conversation, for an error's message; of a long one those that it begins and ends with."""
+    roles: list[str] = [message.role for message in messages]
+    return ", ".join(roles if len(roles) <= 8 else [*roles[:4], f"... ({len(roles)} in all) ...", *roles[-2:]])
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

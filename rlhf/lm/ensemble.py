@@ -35,8 +35,8 @@ class EnsembleShape(Contract):
     width: int = Field(ge=1, description="d of the backbone")
     trunk_layers: int = Field(ge=1, description="layers of the backbone that are used")
     member_layers: int = Field(ge=0, description="of these, the last so many carry adapters; 0: heads only")
-    members: int = Field(ge=1, description="K")
-    lora_r: int = Field(ge=1, description="rank of the adapters")
+    members: int = Field(ge=1, le=32, description="K")
+    lora_r: int = Field(ge=1, le=256, description="rank of the adapters")
     lora_scale: float = Field(2.0, gt=0, description="alpha / r")
     max_length: int = Field(ge=8, description="tokens of prompt and response together")
 

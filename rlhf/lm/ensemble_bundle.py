@@ -7,13 +7,14 @@ scores a fixed sample here as it did where it was trained: another backbone, tok
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from rlhf.contracts.base import Contract
@@ -65,31 +66,69 @@ def save_bundle(folder: Path, ensemble: RewardEnsemble, base: LanguageModel, *, 
     save_file(tensors, folder / TENSORS)
 
 
+@dataclass(frozen=True)
+class BundleCandidate:
+    """A bundle whose tensors are sound, and whose scores were not yet compared with those where it was trained."""
+
+    ref: str
+    ensemble: RewardEnsemble
+    config: BundleConfig
+    base: LanguageModel
+
+    def prove(self) -> RewardEnsemble:
+        """Scores the probe: the only part that runs the backbone, so it belongs to the thread that owns that.
+
+        Raises:
+            Conflict: the bundle was made for another backbone; says how far it is off.
+        """
+        here, tolerance = _score_probe(self.ensemble, self.base), TOLERANCE[self.base.model.dtype]
+        off = [abs(a - b) for a, b in zip(here, self.config.probe, strict=True)]
+        if not all(difference <= tolerance for difference in off):
+            raise Conflict(
+                f"reward model {self.ref} was trained on {self.config.shape.backbone} and scores its probe differently "
+                f"on {self.base.name}: off by {max(off):.3g} standard deviations, allowed {tolerance}; serve it on the "
+                "backbone, tokenizer and chat template that it was trained with"
+            )
+        return self.ensemble
+
+
 def load_bundle(folder: Path, base: LanguageModel) -> RewardEnsemble:
     """Loads a bundle whose bytes the store has verified.
 
     Raises:
         Conflict: it is no bundle, damaged, or made for another backbone; says what differs.
     """
+    return read_bundle(folder, base).prove()
+
+
+def read_bundle(folder: Path, base: LanguageModel) -> BundleCandidate:
+    """Reads a bundle whose bytes the store has verified. Any thread may: the backbone is looked at, and not run.
+
+    Raises:
+        Conflict: it is no bundle, or damaged; names the file and says what is wrong.
+    """
     ref = f"{folder.parent.name}@{folder.name}"
+    if not (folder / TENSORS).is_file():
+        found = ", ".join(sorted(path.name for path in folder.iterdir()))
+        raise Conflict(f"reward model {ref} has no {TENSORS}, only {found}; no other format of weights is read")
     try:
         config = _read_config(folder / CONFIG)
-        tensors = load_file(folder / TENSORS)
+        tensors = _read_tensors(folder / TENSORS)
         ensemble = RewardEnsemble(base, config.shape)
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise Conflict(f"reward model {ref} cannot be used with {base.name}: {error}") from error
     _check_tensors(ref, tensors, ensemble.state_dict())
     ensemble.load_state_dict(tensors)
     ensemble.requires_grad_(False)
-    here, tolerance = _score_probe(ensemble, base), TOLERANCE[base.model.dtype]
-    off = [abs(a - b) for a, b in zip(here, config.probe, strict=True)]
-    if not all(difference <= tolerance for difference in off):
-        raise Conflict(
-            f"reward model {ref} was trained on {config.shape.backbone} and scores its probe differently on "
-            f"{base.name}: off by {max(off):.3g} standard deviations, allowed {tolerance}; serve it on the backbone, "
-            "tokenizer and chat template that it was trained with"
-        )
-    return ensemble
+    return BundleCandidate(ref, ensemble, config, base)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        # Not mapped into memory: a file that is cut short meanwhile would end the process (SIGBUS).
+        return load(path.read_bytes())
+    except SafetensorError as error:
+        raise ValueError(f"{path.name} is no safetensors file ({error}); publish it again") from error
 
 
 def _read_config(path: Path) -> BundleConfig:
@@ -104,17 +143,20 @@ def _read_config(path: Path) -> BundleConfig:
 
 
 def _check_tensors(ref: str, tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    needed = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+    found, needed = ({name: _described(tensor) for name, tensor in each.items()} for each in (tensors, wanted))
     if found != needed:
         odd = min(name for name in {**found, **needed} if found.get(name) != needed.get(name))
         raise Conflict(
-            f"{TENSORS} of {ref} does not match its {CONFIG}: {odd} has shape {found.get(odd)}, {needed.get(odd)} is "
-            "needed; publish it again"
+            f"{TENSORS} of {ref} does not match its {CONFIG}: {odd} is {found.get(odd, 'absent')}, "
+            f"{needed.get(odd, 'nothing of that name')} is needed; publish it again"
         )
     broken = min((name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())), default=None)
     if broken is not None:
-        raise Conflict(f"{broken} of reward model {ref} holds NaN or infinite values; train it again")
+        raise Conflict(f"{TENSORS} of {ref} holds NaN or infinite values in {broken}; train it again")
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
 def _score_probe(ensemble: RewardEnsemble, base: LanguageModel) -> list[float]:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from rlhf.artifacts.store import ArtifactStore
-from rlhf.lm.ensemble_bundle import load_bundle
+from rlhf.lm.ensemble_bundle import BundleCandidate, read_bundle
 from rlhf.lm.loading import LanguageModel
 from services.reward.bundles import Bundle
 from services.reward.instruments import BUNDLES
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Library:
-    """All panels, and the last few bundles on one backbone. Not thread-safe: the scorer's thread owns it."""
+    """All panels, and the last few bundles on one backbone. Where nothing else is said, the scorer's thread calls."""
 
     def __init__(
         self,
@@ -59,13 +59,35 @@ class Library:
         """
         return self._panels.get(ref) or self._bundle(ref)
 
+    def available(self) -> list[str]:
+        """Bundles in the store, not verified. From any thread."""
+        return self._store.refs("reward_models")
+
+    def read(self, ref: str) -> BundleCandidate | None:
+        """Reads and verifies a bundle, whether or not it is in memory; None for a panel, which always is.
+
+        From any thread.
+
+        Raises:
+            NotFound, Conflict: as `get`.
+        """
+        return None if ref in self._panels else self._read_bundle(ref)
+
+    def adopt(self, ref: str, candidate: BundleCandidate) -> None:
+        """Serves a bundle from now on, in place of one of its name. Raises Conflict when its scores are not its own."""
+        ensemble = candidate.prove()
+        log.info("reward model loaded", extra={"reward_model": ref, "members": ensemble.shape.members})
+        self._bundles[ref] = Bundle(ref, ensemble, self._base, token_budget=self._token_budget)
+        self._bundles.move_to_end(ref)
+        while len(self._bundles) > self._kept:
+            self._bundles.popitem(last=False)
+        BUNDLES.set(len(self.loaded))
+
     def _bundle(self, ref: str) -> Bundle:
         if ref not in self._bundles:
-            ensemble = load_bundle(self._store.resolve("reward_models", ref), self._base)
-            log.info("reward model loaded", extra={"reward_model": ref, "members": ensemble.shape.members})
-            self._bundles[ref] = Bundle(ref, ensemble, self._base, token_budget=self._token_budget)
-            while len(self._bundles) > self._kept:
-                self._bundles.popitem(last=False)
-            BUNDLES.set(len(self.loaded))
+            self.adopt(ref, self._read_bundle(ref))
         self._bundles.move_to_end(ref)
         return self._bundles[ref]
+
+    def _read_bundle(self, ref: str) -> BundleCandidate:
+        return read_bundle(self._store.resolve("reward_models", ref), self._base)

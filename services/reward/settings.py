@@ -13,7 +13,7 @@ class RewardSettings(ServiceSettings, TorchSettings, PanelSettings):
     """Environment variables with the prefix `RLHF_`."""
 
     reward_model: ArtifactRef | None = Field(
-        None, description="`job@version` or a panel, scored when a request names none"
+        None, description="`job@version` or a panel, scored when a request names none, until another is loaded"
     )
     max_batch_tokens: int = Field(4096, ge=64, description="padded tokens of one forward pass of the trunk")
     max_request_samples: int = Field(4096, ge=1, le=65536, description="samples of one request; more answer 413")

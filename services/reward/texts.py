@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from rlhf.contracts.base import Message
 from rlhf.contracts.errors import InvalidInput
 from rlhf.contracts.reward import RewardSample
-from rlhf.lm.chat import RenderedPrompt, render_messages, render_prompt
+from rlhf.lm.chat import RenderedPrompt, render_messages, render_prompt, shown_roles
 
 QUESTION, ANSWER = "question", "answer"
 SHOWN = 60
@@ -88,10 +88,9 @@ def conversation(messages: Sequence[Message]) -> RewardSample:
     """A sample whose response is the last message. Raises InvalidInput when that is not an assistant's answer."""
     *prompt, last = messages
     if last.role != "assistant" or not prompt:
-        roles = ", ".join(message.role for message in messages)
         raise InvalidInput(
-            f"messages are of the roles {roles}; a reward model scores a response to a prompt: end with the "
-            "assistant's message, after one of the user at least"
+            f"messages are of the roles {shown_roles(messages)}; a reward model scores a response to a prompt: end "
+            "with the assistant's message, after one of the user at least"
         )
     return RewardSample(prompt=prompt, response=last.content)
 

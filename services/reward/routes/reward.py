@@ -1,23 +1,29 @@
-"""`POST /reward` and `GET /models`, the native dialect."""
+"""`POST /reward`, and the reward models: which there are, and which is scored when none is named."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
-from pydantic import Field
+import asyncio
+from typing import Any
 
-from rlhf.contracts.base import ArtifactRef, Contract
-from rlhf.contracts.reward import PREFERENCE_ALONE, Aggregation, RewardRequest, RewardResponse
+from fastapi import APIRouter, Request
+
+from rlhf.contracts.base import ArtifactRef
+from rlhf.contracts.errors import ErrorBody
+from rlhf.contracts.reward import (
+    PREFERENCE_ALONE,
+    Aggregation,
+    LoadedRewardModel,
+    RewardModels,
+    RewardRequest,
+    RewardResponse,
+)
+from services.reward.default import DefaultModel
 from services.reward.routes.scoring import score_samples
+from services.reward.scorer import Scorer
 
 router = APIRouter(tags=["reward"])
 
-
-class LoadedModels(Contract):
-    """`GET /models`. Others are loaded from the artifact store on first use."""
-
-    backbone: str
-    models: list[ArtifactRef] = Field(description="in memory, the one used last at the end")
-    default: ArtifactRef | None = Field(description="scored when a request names none")
+LOAD_ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in (401, 404, 409, 422, 503)}
 
 
 @router.post("/reward")
@@ -32,9 +38,20 @@ async def score(body: RewardRequest, request: Request) -> RewardResponse:
 
 
 @router.get("/models")
-async def models(request: Request) -> LoadedModels:
-    """Reward models in memory."""
-    scorer = request.app.state.runtime.worker()
-    return LoadedModels(
-        backbone=scorer.base.name, models=scorer.models, default=request.app.state.settings.reward_model
-    )
+async def models(request: Request) -> RewardModels:
+    """Reward models in memory and in the artifact store, and the default."""
+    scorer: Scorer = request.app.state.runtime.worker()
+    default: DefaultModel = request.app.state.default
+    available = await asyncio.to_thread(scorer.library.available)
+    return RewardModels(backbone=scorer.base.name, loaded=scorer.models, default=default.ref, available=available)
+
+
+@router.post("/models/{name}/load", responses=LOAD_ERRORS)
+async def load(name: ArtifactRef, request: Request) -> LoadedRewardModel:
+    """Reads and verifies a reward model, and makes it the default; one that fails leaves the old one serving.
+
+    Requests under way are scored by what they were sent to; those that name no model afterwards, by this one.
+    """
+    default: DefaultModel = request.app.state.default
+    replaced = await default.replace(request.app.state.runtime.worker(), name)
+    return LoadedRewardModel(default=name, replaced=replaced)

@@ -27,7 +27,7 @@ from services.reward.instruments import SAMPLES, UNCERTAINTY
 from services.reward.objectives import Asked, reward_samples
 from services.reward.scorer import Scorer
 from services.reward.settings import RewardSettings
-from services.reward.texts import Sample, TextReader
+from services.reward.texts import Sample, TextReader, shortened
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (401, 404, 409, 413, 422, 424, 503)
@@ -59,7 +59,7 @@ class Rewards:
         return [score.reward for score in self.scores]
 
 
-def choose_model(settings: RewardSettings, name: str | None) -> str:
+def choose_model(default: str | None, name: str | None) -> str:
     """The reward model that a request means: `job@version` is that one, any other name the server's default.
 
     Raises:
@@ -67,12 +67,13 @@ def choose_model(settings: RewardSettings, name: str | None) -> str:
     """
     if name is not None and re.fullmatch(ARTIFACT_REF_PATTERN, name):
         return name
-    if settings.reward_model is None:
+    if default is None:
+        shown = None if name is None else shortened(name)
         raise InvalidInput(
-            f"the request names no reward model (model={name!r}) and the server has no default; send `model`: "
-            "`job@version`, or start the server with RLHF_REWARD_MODEL"
+            f"the request names no reward model (model={shown}) and the server has no default; send `model`: "
+            "`job@version`, load one by POST /models/job@version/load, or start the server with RLHF_REWARD_MODEL"
         )
-    return settings.reward_model
+    return default
 
 
 async def score_samples(
@@ -87,7 +88,7 @@ async def score_samples(
     A sample that cannot be scored has its failure in its place.
     """
     settings: RewardSettings = request.app.state.settings
-    model = choose_model(settings, name)
+    model = choose_model(request.app.state.default.ref, name)
     if len(samples) > settings.max_request_samples:
         raise TooLarge(f"{len(samples)} samples exceed the {settings.max_request_samples} of one request; send fewer")
     if not samples:

@@ -1,21 +1,17 @@
 """The service in this process, over HTTP as clients see it."""
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from rlhf.artifacts.store import ArtifactStore
-from rlhf.local.redis import free_port
 from services.policy.app import create_app
 from services.policy.settings import PolicySettings
+from tests import serving
 from tests.tiny_models import save_tiny_gpt_neo, save_tiny_llama
 from tests.waiting import wait_ready
 
@@ -55,19 +51,9 @@ def neo_client(tmp_path_factory: pytest.TempPathFactory, store: ArtifactStore) -
 @contextmanager
 def served(model_folder: Path, store: ArtifactStore) -> Iterator[tuple[str, FastAPI]]:
     """The service, served by uvicorn as in production: its URL, and the application behind it."""
-    port = free_port()
     app = create_app(PolicySettings(model=str(model_folder), store=store.root, api_key=KEY, threads=1))
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 120
-    while not (server.started and httpx.get(f"{url}/ready").status_code == 200):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    yield url, app
-    server.should_exit = True
-    thread.join(60)
+    with serving.served(app) as url:
+        yield url, app
 
 
 @pytest.fixture(scope="session")

@@ -147,6 +147,13 @@ def test_every_member_has_its_own_score_in_order(near: TestClient, folder: Path)
     assert len({round(result["score"], 3) for result in results}) == 3
 
 
+def test_a_panel_is_loaded_as_the_default_and_a_bundle_in_its_place(near: TestClient) -> None:
+    for name, replaced in (("local@1", "guards@1"), ("rm-a@1", "local@1"), ("guards@1", "rm-a@1")):
+        assert near.post(f"/models/{name}/load").json() == {"default": name, "replaced": replaced}
+        assert near.post("/reward", json={"samples": SAMPLES}).json()["model"] == name
+    assert near.post("/models/absent@1/load").status_code == 404
+
+
 def test_results_do_not_depend_on_neighbours(near: TestClient) -> None:
     alone = [ask(near, [sample])[0]["members"] for sample in SAMPLES]
     assert alone == [pytest.approx(result["members"], abs=1e-4) for result in ask(near)]
@@ -170,7 +177,7 @@ def test_a_panel_is_named_wherever_a_reward_model_is(near: TestClient) -> None:
     ]
     (both,) = ask(near, SAMPLES[:1], model="rm-a@1", objectives=objectives)
     assert both["reward"] == pytest.approx(plain["reward"] + 2 * min(panel["members"]), abs=1e-4)
-    assert {"guards@1", "local@1"} <= set(near.get("/models").json()["models"])
+    assert {"guards@1", "local@1"} <= set(near.get("/models").json()["loaded"])
     assert near.post("/reward", json={"samples": SAMPLES, "model": "local@2"}).status_code == 404
 
 
@@ -225,7 +232,7 @@ def test_a_remote_that_serves_nobody_fails_the_request(near: TestClient, model: 
 def test_a_remote_that_is_down_is_tried_again_and_then_unavailable(
     near: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    member = near.app.state.runtime.worker()._library.get("gone@1")._members[0].member  # type: ignore[attr-defined]
+    member = near.app.state.runtime.worker().library.get("gone@1")._members[0].member  # type: ignore[attr-defined]
     slept: list[float] = []
     monkeypatch.setattr(member._client, "_sleep", slept.append)
     answer = near.post("/reward", json={"samples": SAMPLES, "model": "gone@1"})

@@ -137,5 +137,5 @@ def test_a_bundle_of_another_backbone_is_refused(client: TestClient, folder: Pat
 def test_health_models_and_metrics_are_told(client: TestClient) -> None:
     score(client, SAMPLE)
     assert client.get("/health", headers={"Authorization": ""}).json() == {"status": "ok"}
-    assert "rm-a@1" in client.get("/models").json()["models"]
+    assert "rm-a@1" in client.get("/models").json()["loaded"]
     assert 'rlhf_reward_samples_total{outcome="scored"}' in client.get("/metrics").text

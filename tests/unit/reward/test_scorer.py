@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rlhf.artifacts.store import ArtifactStore
-from rlhf.contracts.errors import Conflict, NotFound, Overloaded, Unavailable
+from rlhf.contracts.errors import Conflict, InternalError, NotFound, Overloaded, Unavailable
 from rlhf.contracts.reward import RewardSample, SampleFailure
 from rlhf.lm.exchanges import encode_exchange
 from rlhf.lm.loading import LanguageModel, load_language_model
@@ -149,6 +149,63 @@ def test_a_model_that_fails_to_load_leaves_the_served_one(
     assert scorer.models == ["rm@1"]
 
 
+def test_a_call_comes_after_the_batch_that_runs_and_before_the_requests_that_wait(
+    scorer: Scorer, library: HeldLibrary
+) -> None:
+    library.gate.clear()
+    running = scorer.submit("rm@1", [SAMPLE])
+    while not library.asked:
+        pass
+    waiting = scorer.submit("rm@2", [SAMPLE])
+    call = scorer.call(lambda: (running.outcomes.done(), [*library.asked], threading.current_thread().name))
+    assert not call.done()
+    library.gate.set()
+    assert call.result(30) == (True, ["rm@1"], "scorer")
+    assert isinstance(waiting.outcomes.result(30)[0], MemberScores)
+
+
+def test_a_call_that_fails_fails_alone(scorer: Scorer) -> None:
+    with pytest.raises(InternalError, match="ZeroDivisionError"):
+        scorer.call(lambda: 1 / 0).result(30)
+    with pytest.raises(NotFound):
+        scorer.call(lambda: scorer.library.read("rm@9")).result(30)
+    assert isinstance(scorer.submit("rm@1", [SAMPLE]).outcomes.result(30)[0], MemberScores)
+
+
+def test_a_call_that_nobody_waits_for_any_more_is_not_made(scorer: Scorer, library: HeldLibrary) -> None:
+    library.gate.clear()
+    running, made = scorer.submit("rm@1", [SAMPLE]), []
+    while not library.asked:
+        pass
+    assert scorer.call(lambda: made.append("cancelled")).cancel()
+    last = scorer.call(lambda: made.append("last"))
+    library.gate.set()
+    last.result(30)
+    assert made == ["last"]
+    assert len(running.outcomes.result(30)) == 1
+
+
+def test_a_bundle_is_replaced_by_one_of_its_name_only_when_it_is_sound(
+    scorer: Scorer, library: HeldLibrary, store: ArtifactStore, base: LanguageModel
+) -> None:
+    before = library.get("rm@1")
+    candidate = library.read("rm@1")
+    assert candidate is not None
+    with torch.no_grad():
+        candidate.ensemble.heads.add_(1.0)
+    with pytest.raises(Conflict, match="scores its probe differently"):
+        library.adopt("rm@1", candidate)
+    assert library.get("rm@1") is before
+    sound = library.read("rm@1")
+    assert sound is not None
+    library.adopt("rm@1", sound)
+    assert library.get("rm@1") is not before
+    assert library.get("rm@1").ensemble is sound.ensemble
+    for ref in ("rm@2", "rm@3"):
+        library.get(ref)
+    assert library.loaded == ["rm@2", "rm@3"]
+
+
 def test_draining_finishes_what_it_has_and_refuses_the_rest(scorer: Scorer, library: HeldLibrary) -> None:
     library.gate.clear()
     request = scorer.submit("rm@1", [SAMPLE])
@@ -163,7 +220,12 @@ def test_draining_finishes_what_it_has_and_refuses_the_rest(scorer: Scorer, libr
 def test_stopping_answers_those_that_wait(scorer: Scorer, library: HeldLibrary) -> None:
     library.gate.clear()
     requests = [scorer.submit("rm@1", [SAMPLE]) for _ in range(2)]
+    while not library.asked:
+        pass
+    call = scorer.call(lambda: None)
     scorer.stop(0.05)
-    for request in requests:
+    for promise in (*(request.outcomes for request in requests), call):
         with pytest.raises(Unavailable, match="send it again"):
-            request.outcomes.result(1)
+            promise.result(1)
+    with pytest.raises(Unavailable, match="stopping"):
+        scorer.call(lambda: None)
