@@ -87,7 +87,7 @@ def read_preferences(rows: Iterable[Row], *, name: str | None = None) -> Prefere
     number = 0
     for number, row in enumerate(chain(first, iterator), 1):
         if not chosen.fits(row):
-            raise DataError(f"row {number} is not {chosen.name} ({chosen.needs}); it has {_describe(row)}")
+            raise DataError(f"row {number} is not {chosen.name} ({chosen.needs}); it has {describe_row(row)}")
         try:
             pairs.append(TypedPair(PreferencePair.model_validate(chosen.convert(row)), _kind(row)))
         except NoPreferenceError as reason:
@@ -112,7 +112,7 @@ def detect(rows: Sequence[Row]) -> Format:
     known = "; ".join(f"{each.name}: {each.needs}" for each in FORMATS)
     most = max(FORMATS, key=lambda each: sum(each.fits(row) for row in rows))
     number, row = next((i, row) for i, row in enumerate(rows, 1) if not most.fits(row))
-    raise DataError(f"no known format fits all rows: row {number} has {_describe(row)}. Known are {known}")
+    raise DataError(f"no known format fits all rows: row {number} has {describe_row(row)}. Known are {known}")
 
 
 def _by_name(name: str) -> Format:
@@ -126,7 +126,8 @@ def _is_text(row: Row, *names: str) -> bool:
     return all(isinstance(row.get(name), str) for name in names)
 
 
-def _is_dialogue(value: object, *, turns: int = 1) -> bool:
+def is_dialogue(value: object, *, turns: int = 1) -> bool:
+    """Whether a value is messages. Args: turns, at least so many."""
     return (
         isinstance(value, list)
         and len(value) >= turns
@@ -134,27 +135,30 @@ def _is_dialogue(value: object, *, turns: int = 1) -> bool:
     )
 
 
-def _marked(text: object) -> bool:
+def is_marked(text: object) -> bool:
+    """Whether a value is a dialogue as HH-RLHF writes them."""
     return isinstance(text, str) and [turn[1] for turn in _TURN.finditer(text)][:2] == ["Human", "Assistant"]
 
 
 def _fits_conversational(row: Row) -> bool:
-    return _is_dialogue(row.get("prompt")) and all(
-        isinstance(row.get(name), str) or _is_dialogue(row.get(name)) for name in ("chosen", "rejected")
+    return is_dialogue(row.get("prompt")) and all(
+        isinstance(row.get(name), str) or is_dialogue(row.get(name)) for name in ("chosen", "rejected")
     )
 
 
 def _fits_plain(row: Row) -> bool:
-    return _is_text(row, "prompt", "chosen", "rejected") and not (_marked(row["chosen"]) and _marked(row["rejected"]))
+    return _is_text(row, "prompt", "chosen", "rejected") and not (
+        is_marked(row["chosen"]) and is_marked(row["rejected"])
+    )
 
 
 def _fits_dialogue(row: Row) -> bool:
-    whole = all(_is_dialogue(row.get(name), turns=2) for name in ("chosen", "rejected"))
+    whole = all(is_dialogue(row.get(name), turns=2) for name in ("chosen", "rejected"))
     return whole and (row.get("prompt") is None or isinstance(row["prompt"], str))
 
 
 def _fits_hh(row: Row) -> bool:
-    return _marked(row.get("chosen")) and _marked(row.get("rejected")) and row.get("prompt") is None
+    return is_marked(row.get("chosen")) and is_marked(row.get("rejected")) and row.get("prompt") is None
 
 
 def _fits_ultrafeedback(row: Row) -> bool:
@@ -188,12 +192,12 @@ def _as_it_is(row: Row) -> dict[str, Any]:
 
 
 def _split_dialogue(row: Row) -> dict[str, Any]:
-    chosen, rejected = ([_plain_turn(turn) for turn in row[name]] for name in ("chosen", "rejected"))
+    chosen, rejected = ([plain_turn(turn) for turn in row[name]] for name in ("chosen", "rejected"))
     return _with_margin(row, _split_last(chosen, rejected))
 
 
 def _split_hh(row: Row) -> dict[str, Any]:
-    return _with_margin(row, _split_last(_turns(row["chosen"]), _turns(row["rejected"])))
+    return _with_margin(row, _split_last(split_turns(row["chosen"]), split_turns(row["rejected"])))
 
 
 def _split_last(chosen: list[dict[str, str]], rejected: list[dict[str, str]]) -> dict[str, Any]:
@@ -203,12 +207,13 @@ def _split_last(chosen: list[dict[str, str]], rejected: list[dict[str, str]]) ->
     return {"prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:]}
 
 
-def _plain_turn(turn: Row) -> dict[str, str]:
+def plain_turn(turn: Row) -> dict[str, str]:
     """Without what else a source stores with a turn."""
     return {"role": turn["role"], "content": turn["content"]}
 
 
-def _turns(text: str) -> list[dict[str, str]]:
+def split_turns(text: str) -> list[dict[str, str]]:
+    """HH-RLHF's text as messages."""
     marks = list(_TURN.finditer(text))
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
     roles = {"Human": "user", "Assistant": "assistant"}
@@ -232,7 +237,8 @@ def _kind(row: Row) -> str | None:
     return next((row[name] for name in _TYPES if isinstance(row.get(name), str)), None)
 
 
-def _describe(row: Row) -> str:
+def describe_row(row: Row) -> str:
+    """Its columns and their types, for messages about a row that is not understood."""
     return ", ".join(f"{name}: {type(value).__name__}" for name, value in row.items()) or "no columns"
 
 
