@@ -55,20 +55,22 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_language_model(source: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> LanguageModel:
+def load_language_model(source: str, *, device: str = "cpu", dtype: str = "float32") -> LanguageModel:
     """Loads a causal language model.
 
     Args:
         source: a local folder or a Hub id.
         device: torch device.
-        dtype: of the weights.
+        dtype: of the weights, by its name in torch.
 
     Raises:
         OSError: the source does not exist or holds no safetensors weights; the message says which.
     """
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(source)
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        source, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+    )
     model.to(device).eval().requires_grad_(False)
     known = _text_model(source, tokenizer, model.config, model.generation_config)
     return LanguageModel(**vars(known), model=model)

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Device = Literal["cpu", "cuda"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class ServiceSettings(BaseSettings):
@@ -45,5 +46,6 @@ class TorchSettings(BaseSettings):
 
     model: str = Field(description="the base model: a local folder or a Hub id")
     device: Device = Field("cpu", description="where tensors live")
+    dtype: Dtype = Field("float32", description="of the base model's weights; what is trained stays float32")
     threads: int = Field(0, ge=0, le=1024, description="torch threads; 0 leaves torch's own choice")
     store: Path = Field(Path("runs/store"), description="root of the artifact store, shared by all processes")

@@ -44,7 +44,7 @@ def load_engine(settings: PolicySettings) -> Engine:
     Raises:
         OSError, ValueError: the model cannot be loaded or served; says why.
     """
-    base = load_language_model(settings.model, device=settings.device)
+    base = load_language_model(settings.model, device=settings.device, dtype=settings.dtype)
     forward, places = build_forward(base, packed=settings.packed_weights)
     library = AdapterLibrary(ArtifactStore(settings.store), places, settings.adapter_memory_mib * 2**20)
     return Engine(base, forward, library, _limits(settings), threads=settings.threads)

@@ -16,7 +16,7 @@ def load_scorer(settings: RewardSettings) -> Scorer:
     Raises:
         OSError, ValueError: the backbone or a panel cannot be loaded; says why.
     """
-    base = load_language_model(settings.model, device=settings.device)
+    base = load_language_model(settings.model, device=settings.device, dtype=settings.dtype)
     store = ArtifactStore(settings.store)
     library = Library(
         store,

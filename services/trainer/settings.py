@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rlhf.serving.panels import PanelSettings
-from rlhf.serving.settings import Device, ServiceSettings
+from rlhf.serving.settings import Device, Dtype, ServiceSettings
 
 
 class TrainerSettings(BaseSettings):
@@ -97,6 +97,7 @@ class LearnerSettings(WorkerSettings):
 
     model: str = Field(description="the base model: a local folder or a Hub id")
     device: Device = Field("cpu", description="where tensors live")
+    dtype: Dtype = Field("float32", description="of the base model's weights; what is trained stays float32")
     threads: int = Field(0, ge=0, le=1024, description="torch threads; 0 leaves torch's own choice")
     rollout_look_s: float = Field(
         5.0,

@@ -200,4 +200,5 @@ def load_base_model(settings: LearnerSettings) -> Any:
     torch = importlib.import_module("torch")
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    return importlib.import_module("rlhf.lm.loading").load_language_model(settings.model, device=settings.device)
+    load = importlib.import_module("rlhf.lm.loading").load_language_model
+    return load(settings.model, device=settings.device, dtype=settings.dtype)

@@ -81,6 +81,11 @@ class Actor(nn.Module):
         """Where the weights live."""
         return self.head.weight.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the base weights."""
+        return self.head.weight.dtype
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """Adapter and value head by name, in a fixed order."""
         named = {f"adapter.{n}": p for n, p in self.peft_model.named_parameters() if p.requires_grad}
@@ -132,7 +137,7 @@ class Actor(nn.Module):
         self.peft_model.unload()
 
     def _mask(self, mask: Tensor | None) -> Tensor | None:
-        return None if mask is None else mask.to(self.device, self.head.weight.dtype)
+        return None if mask is None else mask.to(self.device, self.dtype)
 
 
 def _attach_adapter(base: LanguageModel, lora: LoraConfig, first_layer: int, seed: int) -> peft.PeftModel:

@@ -258,6 +258,20 @@ def test_gpt_neo_learns_without_packing(tmp_path: Path) -> None:
     assert [len(part) for part in shuffled_minibatches(32, 2, 0, 0)] == [16, 16]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_train_a_float32_adapter(dtype: torch.dtype, tmp_path: Path) -> None:
+    base = tiny_llama()
+    base.model.to(dtype)
+    update = {"tokens_per_microbatch": 100, "minibatches": 3}
+    _, learner = start(tmp_path, base=base, steps=3, update=update)
+    learner.run()
+    assert {parameter.dtype for parameter in learner.actor.trainable().values()} == {torch.float32}
+    assert learner.history[-1]["kl_sequence"] != 0
+    for row in learner.history:
+        assert row["ratio_first_minibatch"] == pytest.approx(1, abs=0.02)
+        assert math.isfinite(row["policy_loss"])
+
+
 def test_another_kind_of_job_is_refused(tmp_path: Path) -> None:
     job, _ = start(tmp_path)
     pairs = [{"prompt": "a", "chosen": "b", "rejected": "c"}] * 2

@@ -98,6 +98,16 @@ def done(base: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> FakeJ
     return job
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_it_learns_the_rule_on_a_half_precision_trunk(dtype: str, tmp_path: Path) -> None:
+    base = load_language_model(str(save_tiny_llama(tmp_path / "tiny")), dtype=dtype)
+    job = FakeJob(make_config(), ArtifactStore(tmp_path / "store"))
+    run_reward_model(job, base)
+    assert json.loads((job.folder / "metrics.json").read_text())["accuracy_ensemble"] > 0.9
+    ensemble = load_bundle(job.store.resolve("reward_models", "rm-1@1"), base)
+    assert {parameter.dtype for parameter in ensemble.parameters()} == {torch.float32}
+
+
 def test_it_learns_the_rule_and_says_so(base: LanguageModel, done: FakeJob) -> None:
     figures = json.loads((done.folder / "metrics.json").read_text())
     # A random GPT-Neo attends to nearly everything alike, so what it learns of 90 pairs does not carry over.
