@@ -27,9 +27,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MemberScores:
-    """One sample's K standardised scores, all finite, and the tokens that were read for them."""
+    """One sample's K standardised scores, all finite, its novelty, and the tokens that were read for them."""
 
     members: list[float]
+    novelty: float
     truncated: bool
     tokens: int
 
@@ -162,13 +163,14 @@ class Scorer:
                 outcomes[index] = SampleFailure(error=error.message, error_type=error.error_type)
         if exchanges:
             BATCH_SAMPLES.observe(len(exchanges))
-            scores = ensemble.score(list(exchanges.values()), token_budget=self._token_budget).tolist()
-            for (index, exchange), members in zip(exchanges.items(), scores, strict=True):
-                outcomes[index] = _outcome(members, exchange, model)
+            told = ensemble.assess(list(exchanges.values()), token_budget=self._token_budget)
+            rows = zip(exchanges.items(), told.scores.tolist(), told.novelty.tolist(), strict=True)
+            for (index, exchange), members, novelty in rows:
+                outcomes[index] = _outcome(members, novelty, exchange, model)
         return [outcomes[index] for index in range(len(samples))]
 
 
-def _outcome(members: list[float], exchange: Exchange, model: str) -> Outcome:
+def _outcome(members: list[float], novelty: float, exchange: Exchange, model: str) -> Outcome:
     broken = [index for index, score in enumerate(members) if not math.isfinite(score)]
     if broken:
         return SampleFailure(
@@ -176,7 +178,7 @@ def _outcome(members: list[float], exchange: Exchange, model: str) -> Outcome:
             "its weights are unsound: train it again",
             error_type="scoring",
         )
-    return MemberScores(members, exchange.truncated, exchange.tokens)
+    return MemberScores(members, novelty, exchange.truncated, exchange.tokens)
 
 
 def _fail(request: ScoreRequest, error: ServiceError) -> None:

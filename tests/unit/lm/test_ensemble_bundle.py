@@ -80,7 +80,7 @@ def edit_tensors(bundle: Path, change: Callable[[dict], None]) -> None:
         (lambda b: (b / "config.json").unlink(), r"rm@1 cannot be used with tiny: .*No such file"),
         (lambda b: (b / "config.json").write_text("{"), r"rm@1 cannot be used with tiny: config.json: .*JSON"),
         (lambda b: (b / "ensemble.safetensors").write_bytes(b"no"), "rm@1 cannot be used with tiny"),
-        (lambda b: edit_config(b, lambda c: c.update(format=2)), "config.json: format: Input should be 1"),
+        (lambda b: edit_config(b, lambda c: c.update(format=1)), "config.json: format: Input should be 2"),
         (lambda b: edit_config(b, lambda c: c["shape"].update(trunk_layers=9)), "trunk_layers=9 exceeds the 4 layers"),
         (lambda b: edit_config(b, lambda c: c["shape"].update(width=64)), "made for width 64"),
         (lambda b: edit_config(b, lambda c: c["shape"].update(lora_r=3)), r"has shape .*is needed; publish it again"),
