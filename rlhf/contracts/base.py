@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from rlhf.contracts.errors import InvalidInput
+
 ARTIFACT_NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 ARTIFACT_REF_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}@[0-9]{1,9}$"
 
@@ -39,3 +41,20 @@ def prompt_messages(prompt: Prompt) -> list[Message]:
 def prompt_key(prompt: Prompt) -> str:
     """What makes two prompts the same, text or conversation: the conversation as canonical JSON."""
     return json.dumps([message.model_dump() for message in prompt_messages(prompt)], sort_keys=True)
+
+
+def turn_text(response: Prompt, where: str) -> str:
+    """A response as text. Args: response; where, it stands, for the message.
+
+    Raises:
+        InvalidInput: it is a conversation of more than one assistant turn; says which.
+    """
+    if isinstance(response, str):
+        return response
+    if len(response) != 1 or response[0].role != "assistant":
+        roles = ", ".join(message.role for message in response)
+        raise InvalidInput(
+            f"{where} is a conversation of {len(response)} turns ({roles}); send one assistant turn, and what comes "
+            "before it in `prompt`"
+        )
+    return response[0].content

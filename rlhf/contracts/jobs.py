@@ -149,7 +149,13 @@ class RewardModelJobConfig(Contract):
     weight_decay: float = Field(0.01, ge=0)
     epochs: int = Field(5, ge=1, le=5, description="at most; early stopping on validation loss, the best is kept")
     patience: int = Field(2, ge=1, description="epochs without a better validation loss before stopping")
-    batch_size: int = Field(32, ge=1, le=4096, description="pairs")
+    batch_size: int = Field(32, ge=1, le=4096, description="pairs of one optimiser step, of each member")
+    pairs_per_microbatch: int | None = Field(
+        None,
+        ge=1,
+        description="memory bound: pairs of one forward-backward pass, of each member; the gradients of a batch are "
+        "summed, so it changes no result; null: the whole batch",
+    )
     margin_scale: float = Field(0.0, ge=0, description="the loss's margin is margin_scale × the pair's margin")
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     centring: float = Field(0.01, ge=0, description="η of η·(s_chosen + s_rejected)²")

@@ -137,7 +137,7 @@ class RewardRequest(Contract):
 class SampleScore(Contract):
     """The score of one sample. Values are in units of the standardised scores (reference: mean 0, std 1).
 
-    Score, uncertainty, members and truncated are those of the request's own model, whatever the objectives.
+    Score, uncertainty, members, novelty and truncated are those of the request's own model, whatever the objectives.
     """
 
     reward: float = Field(description="weighted sum of the objectives, what PPO receives")
@@ -145,6 +145,12 @@ class SampleScore(Contract):
     score: float = Field(description="mean over members")
     uncertainty: float = Field(description="population standard deviation over members; 0 when K = 1")
     members: list[float] = Field(description="K standardised scores")
+    novelty: float | None = Field(
+        None,
+        ge=0,
+        description="how unlike the responses that it learned from the model finds this one: 1 is usual among those, "
+        "looped, shuffled or foreign text has more; null: a panel, which does not know",
+    )
     truncated: bool = Field(description="the prompt was cut from the left to fit; the response never is")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from pydantic import Field
@@ -26,6 +27,8 @@ from rlhf.lm.stacked_lora import adapt_layer
 
 MEMBER_BATCH = 64
 """Exchanges that all members score in one pass: bounds the gathered keys and values."""
+USUAL_DIRECTIONS = 64
+"""Directions in which features are taken to vary by themselves; see `RewardEnsemble.novelty_of`."""
 
 
 class EnsembleShape(Contract):
@@ -41,6 +44,19 @@ class EnsembleShape(Contract):
     max_length: int = Field(ge=8, description="tokens of prompt and response together")
 
 
+@dataclass(frozen=True)
+class Assessment:
+    """What an ensemble says of N exchanges.
+
+    Attributes:
+        scores: [N, K] standardised.
+        novelty: [N], see `RewardEnsemble.novelty_of`.
+    """
+
+    scores: Tensor
+    novelty: Tensor
+
+
 class RewardEnsemble(nn.Module):
     """K scorers on one trunk. Its parameters and buffers are the members' alone; the backbone is not in them.
 
@@ -49,11 +65,17 @@ class RewardEnsemble(nn.Module):
         heads: [K, d], drawn small, so that members differ from the start.
         bias: [K].
         feature_mean, feature_std: [d], of the trunk's own features over the training responses.
+        usual: [Q, d] orthonormal, the directions in which these features, normalised, vary most.
+        usual_rest: [], root mean square of what is left of them outside these directions.
         reference_mean, reference_std: [K], of the raw scores over the training responses.
+        autocast: what the layers multiply matrices in, for training on a GPU; None: the dtype of the weights. Weights,
+            heads, scores and losses stay float32.
     """
 
     feature_mean: Tensor
     feature_std: Tensor
+    usual: Tensor
+    usual_rest: Tensor
     reference_mean: Tensor
     reference_std: Tensor
 
@@ -65,6 +87,7 @@ class RewardEnsemble(nn.Module):
         """
         super().__init__()
         self.shape = shape
+        self.autocast: torch.dtype | None = None
         self.stack = _trunk(base, shape)
         generator = torch.Generator().manual_seed(seed)
         twins, adapters = [], {}
@@ -89,6 +112,8 @@ class RewardEnsemble(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape.members, device=device))
         self.register_buffer("feature_mean", torch.zeros(shape.width, device=device))
         self.register_buffer("feature_std", torch.ones(shape.width, device=device))
+        self.register_buffer("usual", torch.zeros(min(USUAL_DIRECTIONS, shape.width // 2), shape.width, device=device))
+        self.register_buffer("usual_rest", torch.ones((), device=device))
         self.register_buffer("reference_mean", torch.zeros(shape.members, device=device))
         self.register_buffer("reference_std", torch.ones(shape.members, device=device))
 
@@ -99,7 +124,9 @@ class RewardEnsemble(nn.Module):
 
     def read(self, exchanges: Sequence[Exchange], **how: object) -> Readings:
         """The shared part. Args: as `read_exchanges`."""
-        return read_exchanges(self.stack, exchanges, first=self.first_member_layer, stop=self.shape.trunk_layers, **how)  # type: ignore[arg-type]
+        first, stop = self.first_member_layer, self.shape.trunk_layers
+        with self._precision():
+            return read_exchanges(self.stack, exchanges, first=first, stop=stop, **how)  # type: ignore[arg-type]
 
     def features(self, batch: ReadingBatch) -> Tensor:
         """[K·B, d] float32 after the members' layers; the batch is member-major."""
@@ -108,11 +135,16 @@ class RewardEnsemble(nn.Module):
     def _run(self, stack: LayerStack, batch: ReadingBatch) -> Tensor:
         first, stop = self.first_member_layer, self.shape.trunk_layers
         past = _Replay(batch.keys_values, first)
-        return stack.run(batch.closing, first, stop, batch.positions, batch.mask, past)[:, 0].float()
+        with self._precision():
+            hidden = stack.run(batch.closing, first, stop, batch.positions, batch.mask, past)
+        return hidden[:, 0].float()
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.heads.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
     def raw_scores(self, batch: ReadingBatch) -> Tensor:
         """[K, B] float32, not standardised, from a member-major batch of K·B readings."""
-        normal = (self.features(batch) - self.feature_mean) / self.feature_std
+        normal = self._normalise(self.features(batch))
         return (
             torch.einsum("kbd,kd->kb", normal.view(self.shape.members, -1, normal.shape[-1]), self.heads)
             + (self.bias[:, None])
@@ -130,13 +162,38 @@ class RewardEnsemble(nn.Module):
 
     @torch.no_grad()
     def fit_features(self, readings: Readings, indices: Tensor) -> None:
-        """Sets feature_mean and feature_std from the frozen model's own features of `indices`, [N]."""
-        parts = [self._run(self.stack, collate_readings(readings, part)) for part in torch.split(indices, MEMBER_BATCH)]
-        features = torch.cat(parts)
+        """Sets what is known of the frozen model's own features from exchanges `indices`, [N]."""
+        features = self._frozen_features(readings, indices)
         std = features.std(0, correction=0)
         self.feature_mean.copy_(features.mean(0))
         # A feature that hardly varies here may vary elsewhere; dividing by almost nothing would let it decide alone.
         self.feature_std.copy_(std.clamp_min(0.01 * float(std.mean()) + 1e-6))
+        normal = self._normalise(features)
+        _, directions = torch.linalg.eigh(normal.T @ normal)  # by rising eigenvalue
+        self.usual.copy_(directions.T.flip(0)[: len(self.usual)])
+        self.usual_rest.copy_(self._rest(normal).square().mean().sqrt().clamp_min(1e-6))
+
+    @torch.no_grad()
+    def novelty_of(self, readings: Readings, indices: Tensor | None = None) -> Tensor:
+        """[N] how far features lie outside the training responses' own directions; 1 is usual among those.
+
+        The residual of a principal subspace (2203.10807, eq. 4), of what the frozen layers make of the closing token.
+        Members cannot tell this by disagreeing: they all read the same features, and learned from the same responses.
+        """
+        every = torch.arange(len(readings.closing)) if indices is None else indices
+        features = self._frozen_features(readings, every)
+        return self._rest(self._normalise(features)) / self.usual_rest
+
+    def _frozen_features(self, readings: Readings, indices: Tensor) -> Tensor:
+        parts = [self._run(self.stack, collate_readings(readings, part)) for part in torch.split(indices, MEMBER_BATCH)]
+        return torch.cat(parts)
+
+    def _normalise(self, features: Tensor) -> Tensor:
+        return (features - self.feature_mean) / self.feature_std
+
+    def _rest(self, normal: Tensor) -> Tensor:
+        rest: Tensor = torch.linalg.vector_norm(normal - normal @ self.usual.T @ self.usual, dim=-1)
+        return rest
 
     def fit_reference(self, raw: Tensor) -> None:
         """Sets reference_mean and reference_std from raw scores, [K, N]."""
@@ -148,10 +205,15 @@ class RewardEnsemble(nn.Module):
         shape = (-1, *([1] * (raw.dim() - 1)))
         return (raw - self.reference_mean.view(shape)) / self.reference_std.view(shape)
 
-    @torch.no_grad()
     def score(self, exchanges: Sequence[Exchange], *, token_budget: int) -> Tensor:
         """[N, K] standardised scores. Args: exchanges, at least one; token_budget, padded tokens of a forward pass."""
-        return self.standardise(self.raw_scores_of(self.read(exchanges, token_budget=token_budget))).T
+        return self.assess(exchanges, token_budget=token_budget).scores
+
+    @torch.no_grad()
+    def assess(self, exchanges: Sequence[Exchange], *, token_budget: int) -> Assessment:
+        """Scores, and how unlike the training responses each is. Args: as `score`."""
+        readings = self.read(exchanges, token_budget=token_budget)
+        return Assessment(self.standardise(self.raw_scores_of(readings)).T, self.novelty_of(readings))
 
 
 class _Replay:

@@ -34,7 +34,7 @@ TOLERANCE = {torch.float32: 0.02, torch.float16: 0.1, torch.bfloat16: 0.3}
 class BundleConfig(Contract):
     """`config.json`."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     shape: EnsembleShape
     pooling: Literal["closing"] = Field("closing", description="members score the hidden state of the closing EOS")
     temperature: float = Field(

@@ -42,14 +42,15 @@ class Bundle:
                 outcomes[index] = failure(error)
         if exchanges:
             BATCH_SAMPLES.observe(len(exchanges))
-            scores = self.ensemble.score(list(exchanges.values()), token_budget=self._token_budget).tolist()
-            for (index, exchange), members in zip(exchanges.items(), scores, strict=True):
-                outcomes[index] = self._outcome(members, exchange)
+            told = self.ensemble.assess(list(exchanges.values()), token_budget=self._token_budget)
+            rows = zip(exchanges.items(), told.scores.tolist(), told.novelty.tolist(), strict=True)
+            for (index, exchange), members, novelty in rows:
+                outcomes[index] = self._outcome(members, novelty, exchange)
         done: Future[list[Outcome]] = Future()
         done.set_result([outcomes[index] for index in range(len(samples))])
         return done
 
-    def _outcome(self, members: list[float], exchange: Exchange) -> Outcome:
+    def _outcome(self, members: list[float], novelty: float, exchange: Exchange) -> Outcome:
         broken = [index for index, score in enumerate(members) if not math.isfinite(score)]
         if broken:
             return SampleFailure(
@@ -57,4 +58,4 @@ class Bundle:
                 "its weights are unsound: train it again",
                 error_type="scoring",
             )
-        return MemberScores(members, exchange.truncated, exchange.tokens)
+        return MemberScores(members, exchange.truncated, exchange.tokens, novelty)

@@ -14,11 +14,12 @@ from services.reward.texts import Sample
 
 @dataclass(frozen=True)
 class MemberScores:
-    """One sample's K standardised scores, all finite, and the tokens that were read for them."""
+    """One sample's K standardised scores, all finite, the tokens that were read for them, and its novelty if known."""
 
     members: list[float]
     truncated: bool
     tokens: int
+    novelty: float | None = None
 
 
 Outcome = MemberScores | SampleFailure

@@ -131,5 +131,6 @@ def _result(asked: Asked, own: Outcome, values: Mapping[str, float | SampleFailu
         score=total.score,
         uncertainty=total.uncertainty,
         members=own.members,
+        novelty=own.novelty,
         truncated=own.truncated,
     )

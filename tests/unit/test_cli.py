@@ -5,6 +5,10 @@ import pytest
 
 from rlhf import cli
 from rlhf.cli_requests import RequestFailed, find_service
+from rlhf.cli_train import PRESETS, preset_file
+from rlhf.clients.reward import RewardClient
+from rlhf.contracts.jobs import RewardModelJobConfig
+from rlhf.contracts.reward import RewardRequest, RewardResponse, RewardTimings, SampleScore
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +95,51 @@ def test_preference_data_becomes_a_job(tmp_path: Path, capsys: pytest.CaptureFix
     assert "pairs.jsonl: 6 rows of the format plain\n4 of 6 pairs chosen\n" in told
 
 
+@pytest.mark.parametrize("pairs", PRESETS)
+def test_every_preset_is_a_job(pairs: str) -> None:
+    settings = json.loads(preset_file(pairs).read_text())
+    assert not {"pairs", "kind", "seed"} & settings.keys()
+    RewardModelJobConfig.model_validate({**settings, "kind": "reward_model", "pairs": [PAIR, PAIR]})
+
+
+def test_a_preset_sets_pairs_and_settings_and_yields_to_both(tmp_path: Path) -> None:
+    lines = [json.dumps({**PAIR, "prompt": f"Hi {i}"}) for i in range(502)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    (tmp_path / "settings.json").write_text('{"epochs": 2}')
+    preset = ["train", "pairs.jsonl", "--preset", "500", "--settings", "settings.json"]
+    assert cli.main([*preset, "--out", "a.json"]) == 0
+    assert cli.main([*preset, "--pairs", "7", "--out", "b.json"]) == 0
+    assert cli.main([*preset, "--limit", "5", "--out", "c.json"]) == 0
+    jobs = [json.loads((tmp_path / f"{name}.json").read_text()) for name in "abc"]
+    assert [len(job["pairs"]) for job in jobs] == [500, 7, 5]
+    settings = json.loads(preset_file("500").read_text())
+    assert all((job["epochs"], job["batch_size"]) == (2, settings["batch_size"]) for job in jobs)
+
+
+def test_a_served_reward_model_is_tried_on_triples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def score(client: RewardClient, request: RewardRequest) -> RewardResponse:
+        rewards = [float(len(sample.response)) for sample in request.samples]
+        results = [
+            SampleScore(reward=each, objectives={}, score=each, uncertainty=0, members=[each], truncated=False)
+            for each in rewards
+        ]
+        return RewardResponse(model="rm@1", results=results, timings=RewardTimings(queue_s=0, inference_s=0))
+
+    monkeypatch.setattr(RewardClient, "score", score)
+    write_endpoints(tmp_path)
+    rows = [{**PAIR, "subset": "chat"}, {**PAIR, "rejected": "dreadful", "subset": "safety"}]
+    (tmp_path / "bench.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert cli.main(["reward-bench", "bench.jsonl", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    # "good" is longer than "bad", and shorter than "dreadful"
+    assert told["all"]["accuracy"] == 0.5
+    assert told["subsets"]["chat"]["accuracy"] == 1.0
+    assert cli.main(["reward-bench", "bench.jsonl", "--model", "no reference"]) == 1
+    assert "model: String should match pattern" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "settings", "told"),
     [
@@ -105,4 +154,26 @@ def test_data_that_makes_no_job_is_refused(tmp_path: Path, capsys, content: str,
     (tmp_path / "settings.json").write_text(settings)
     assert cli.main(["train", "pairs.jsonl", "--settings", "settings.json", "--out", "job.json"]) == 1
     assert told in capsys.readouterr().err
+    assert not (tmp_path / "job.json").exists()
+
+
+def test_prompts_become_a_job_with_a_models_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [json.dumps({**PAIR, "prompt": f"Hi {i % 5}"}) for i in range(6)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    (tmp_path / "settings.json").write_text('{"lora": {"r": 8}, "steps": 9}')
+    arguments = ["ppo", "pairs.jsonl", "--reward-model", "rm-1@1", "--prompts", "4", "--preset", "llama-2-7b"]
+    assert cli.main([*arguments, "--settings", "settings.json", "--steps", "7", "--out", "job.json"]) == 0
+    job = json.loads((tmp_path / "job.json").read_text())
+    assert (job["kind"], job["reward_model"], len(set(job["prompts"]))) == ("ppo", "rm-1@1", 4)
+    # --steps over --settings over the preset, within groups too; defaults are left out.
+    assert (job["steps"], job["lora"], job["update"]["lr_schedule"]) == (7, {"r": 8, "modules": "attention"}, "cosine")
+    assert "5 prompts in 6 rows; 1 left out: the same prompt came before" in capsys.readouterr().err
+
+
+def test_prompts_that_make_no_job_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Hi"}')
+    assert cli.main(["ppo", "prompts.jsonl", "--reward-model", "../rm@1", "--out", "job.json"]) == 1
+    assert "reward_model: String should match pattern" in capsys.readouterr().err
+    assert cli.main(["ppo", "absent.jsonl", "--reward-model", "rm@1", "--out", "job.json"]) == 1
+    assert "absent.jsonl is no file" in capsys.readouterr().err
     assert not (tmp_path / "job.json").exists()

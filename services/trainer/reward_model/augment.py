@@ -8,9 +8,7 @@ from dataclasses import replace
 
 from services.trainer.ppo.schedule import derive_seed
 from services.trainer.reward_model.data import Comparison, Role
-
-LEAST_WORDS = 6
-"""Shorter responses, cut or shuffled, may be as good as before."""
+from services.trainer.reward_model.degenerate import LEAST_WORDS, SPOILT
 
 
 def spoilt_pairs(pairs: Sequence[Comparison], roles: Sequence[Role], *, fraction: float, seed: int) -> list[Comparison]:
@@ -36,13 +34,4 @@ def spoil(text: str, draw: random.Random) -> str:
         text: of six words or more.
         draw: decides.
     """
-    words = text.split()
-    kind = draw.choice(("cut", "loop", "shuffle"))
-    if kind == "cut":
-        return " ".join(words[: draw.randint(len(words) // 4, 3 * len(words) // 4)])
-    if kind == "loop":
-        start = draw.randrange(len(words) - 4)
-        phrase = words[start : start + draw.randint(2, 5)]
-        return " ".join(words[:start] + phrase * draw.randint(3, 6))
-    shuffled = draw.sample(words, len(words))
-    return " ".join(shuffled) if shuffled != words else " ".join(reversed(words))
+    return SPOILT[draw.choice(tuple(SPOILT))](text, draw)

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+SIGNALS = {
+    "auroc_novelty": "novelty",
+    "auroc_uncertainty": "deviation between members",
+    "auroc_low_score": "low score",
+}
+
 
 def write_card(ref: str, figures: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     """A model card in Markdown, with the front matter of the Hugging Face Hub.
@@ -16,12 +22,22 @@ def write_card(ref: str, figures: Mapping[str, Any], data: Mapping[str, Any]) ->
     """
     shape, roles = figures["shape"], data["roles"]
     low, high = figures["accuracy_ensemble_ci95"]
-    members = ", ".join(f"{accuracy:.1%}" for accuracy in figures["accuracy_members"])
+    members = ", ".join(
+        f"{accuracy:.1%} ({least:.1%} to {most:.1%})"
+        for accuracy, (least, most) in zip(figures["accuracy_members"], figures["accuracy_members_ci95"], strict=True)
+    )
+    scores = ", ".join(_spread(side, figures["scores"][side]) for side in ("chosen", "rejected"))
     quarters = ", ".join(f"{accuracy:.1%}" for accuracy in figures["accuracy_by_uncertainty_quartile"])
     calibration = f"{figures['ece']:.3f} at temperature {figures['temperature']:.2f}, "
     calibration += f"{figures['ece_before_temperature']:.3f} without"
     dropped = ", ".join(f"{count} {reason}" for reason, count in data["dropped"].items() if count) or "none"
     measured, trained = roles["evaluation"], roles["train"]
+    told = figures["degenerate"]
+    kinds = list(told["texts"])
+    signals = "\n".join(
+        f"| {name} | {' | '.join(_number(told[key][kind]) for kind in ('all', *kinds))} |"
+        for key, name in SIGNALS.items()
+    )
     return f"""---
 base_model: {shape["backbone"]}
 library_name: rlhf-services
@@ -44,9 +60,17 @@ On {figures["eval_pairs"]} pairs over {measured["prompts"]} prompts that no memb
 | accuracy of the members | {members} |
 | preferring by length alone | {figures["accuracy_length_baseline"]:.1%} |
 | expected calibration error | {calibration} |
-| disagreement foretells mistakes, AUROC | {_number(figures["auroc_uncertainty"])} (0.5: not at all) |
+| uncertainty of a pair foretells mistakes, AUROC | {_number(figures["auroc_uncertainty"])} (0.5: not at all) |
+| of it, the members' disagreement | {_number(figures["auroc_disagreement"])} |
 | how close the vote is, AUROC | {_number(figures["auroc_closeness"])} |
 | accuracy by quarter, the most certain first | {quarters} |
+
+Scores, median and middle half: {scores}. To tell preferred responses from themselves cut off, looped, shuffled, or
+replaced by another language (AUROC):
+
+| | all | {" | ".join(kinds)} |
+|---|---|{"---|" * len(kinds)}
+{signals}
 
 ## Data
 
@@ -64,6 +88,10 @@ texts unlike them are guesses that the members may share: their disagreement is 
 
 def _medians(tokens: Mapping[str, Mapping[str, float]]) -> str:
     return ", ".join(f"{name} {spread['median']:.0f}" for name, spread in tokens.items())
+
+
+def _spread(name: str, values: Mapping[str, float]) -> str:
+    return f"{name} {values['p50']:.2f} ({values['p25']:.2f} to {values['p75']:.2f})"
 
 
 def _number(value: float | None) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.contracts.base import Prompt, prompt_key
+from rlhf.contracts.base import Prompt, prompt_key, turn_text
 from rlhf.contracts.errors import InvalidInput, ScoringFailed
 from rlhf.contracts.jobs import PreferencePair
 from rlhf.evaluation.text_metrics import rep_n
@@ -80,8 +80,8 @@ def read_pairs(pairs: Sequence[PreferencePair]) -> list[Comparison]:
         Comparison(
             key=prompt_key(pair.prompt),
             prompt=pair.prompt,
-            chosen=_response_text(pair.chosen, f"pairs.{index}.chosen"),
-            rejected=_response_text(pair.rejected, f"pairs.{index}.rejected"),
+            chosen=turn_text(pair.chosen, f"pairs.{index}.chosen"),
+            rejected=turn_text(pair.rejected, f"pairs.{index}.rejected"),
             margin=pair.margin,
             heldout=None if pair.split is None else pair.split == "heldout",
         )
@@ -208,18 +208,6 @@ def encode_pairs(
 def _as_tensors(rows: list[tuple[int, int, float]]) -> EncodedPairs:
     chosen, rejected, margin = zip(*rows, strict=True)
     return EncodedPairs(torch.tensor(chosen), torch.tensor(rejected), torch.tensor(margin, dtype=torch.float32))
-
-
-def _response_text(response: Prompt, where: str) -> str:
-    if isinstance(response, str):
-        return response
-    if len(response) != 1 or response[0].role != "assistant":
-        roles = ", ".join(message.role for message in response)
-        raise InvalidInput(
-            f"{where} is a conversation of {len(response)} turns ({roles}); send one assistant turn, and what comes "
-            "before it in `prompt`"
-        )
-    return response[0].content
 
 
 def _draw(key: str, seed: int) -> str:

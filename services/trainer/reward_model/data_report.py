@@ -17,6 +17,7 @@ def describe_data(
     exchanges: Sequence[Exchange],
     pairs: Mapping[Role, EncodedPairs],
     *,
+    spoilt: int,
     max_length: int,
 ) -> dict[str, Any]:
     """The content of data.json. Lengths are in tokens, the EOS that closes a response included.
@@ -26,11 +27,13 @@ def describe_data(
         dropped: pairs by the reason why they are not used.
         exchanges: every distinct prompt and response.
         pairs: by role, as indices of exchanges.
+        spoilt: training pairs that were added, see `augment`.
         max_length: of an exchange.
     """
     return {
         "submitted": submitted,
         "dropped": dict(dropped),
+        "spoilt": spoilt,
         "max_length": max_length,
         "roles": {role: _describe(own, exchanges) for role, own in pairs.items()},
     }

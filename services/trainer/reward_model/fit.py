@@ -95,19 +95,48 @@ def train_epoch(
     for number, order in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * (1 - (epoch + number / len(batches)) / config.epochs)
-        loss = pair_losses(ensemble, readings, pairs, order, config).mean(1)
+        optimizer.zero_grad(set_to_none=True)
+        loss = accumulate_gradients(ensemble, readings, pairs, order, config)
         if not bool(torch.isfinite(loss).all()):
             raise TrainingFailed(
                 f"the loss of member {int((~torch.isfinite(loss)).nonzero()[0])} is not finite in epoch {epoch + 1}, "
                 f"batch {number + 1}; lower learning_rate={config.learning_rate:g}"
             )
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss.sum())
         optimizer.step()
-        mean = float(loss.detach().mean())
+        mean = float(loss.mean())
         total += mean * order.shape[1]
         after_batch(number + 1, mean)
     return total / orders.shape[1]
+
+
+def accumulate_gradients(
+    ensemble: RewardEnsemble, readings: Readings, pairs: EncodedPairs, order: Tensor, config: RewardModelJobConfig
+) -> Tensor:
+    """Adds the gradients of a batch, as many pairs at a time as `pairs_per_microbatch` allows.
+
+    Args:
+        ensemble: whose parameters get the gradients.
+        readings: of all exchanges.
+        pairs: that order indexes.
+        order: [K, B], the batch of each member.
+        config: losses and memory bound.
+
+    Returns:
+        [K] mean loss of each member, without a graph.
+    """
+    size = order.shape[1]
+    means = torch.zeros(len(order), device=readings.closing.device)
+    for part in torch.split(order, config.pairs_per_microbatch or size, dim=1):
+        loss = pair_losses(ensemble, readings, pairs, part, config).sum(1) / size
+        torch.autograd.backward(loss.sum())
+        means += loss.detach()
+    return means
+
+
+def half_precision(device: torch.device) -> torch.dtype | None:
+    """What a GPU multiplies matrices in beside float32 without a loss of range: bfloat16, where it has it."""
+    has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if has_it else None
 
 
 def pair_losses(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,19 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf.lm.exchanges import Exchange
-from services.trainer.reward_model.data import EncodedPairs
-from services.trainer.reward_model.metrics import (
+from rlhf.evaluation.preferences import (
     accuracy_by_quartile,
     auroc,
     calibration_error,
+    describe_distribution,
     fit_temperature,
     length_differences,
     length_preference,
     pairwise_accuracy,
     preference_nll,
+    preference_uncertainty,
     wilson_interval,
 )
+from rlhf.lm.exchanges import Exchange
+from services.trainer.reward_model.data import EncodedPairs
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,15 @@ class Votes:
         """[N] population standard deviation of the differences over members, in units of the scores."""
         return self.members.std(0, correction=0).double().numpy()
 
-    def disagreement(self, temperature: float) -> np.ndarray:
-        """[N] population standard deviation over members of σ(difference / temperature), their votes' probabilities."""
-        return (self.members.double() / temperature).sigmoid().std(0, correction=0).numpy()
+    @property
+    def temperatures(self) -> list[float]:
+        """K: each member's own, fitted to these pairs."""
+        return [fit_temperature(own.double().numpy()) for own in self.members]
+
+    def probabilities(self, temperatures: Sequence[float]) -> np.ndarray:
+        """[K, N] σ(difference / temperature) of each member at its own temperature."""
+        own = torch.tensor(temperatures, dtype=torch.float64)[:, None]
+        return (self.members.double() / own).sigmoid().numpy()
 
 
 def measure(
@@ -59,31 +68,58 @@ def measure(
     """
     differences = evaluation.mean
     accuracy = pairwise_accuracy(differences)
+    by_member = [pairwise_accuracy(row.double().numpy()) for row in evaluation.members]
     temperature = fit_temperature(validation.mean)
-    low, high = wilson_interval(accuracy, len(differences))
     baseline = _length_baseline(exchanges, train, heldout)
-    disagreement, wrong = evaluation.disagreement(temperature), differences <= 0
     return {
         "members": len(evaluation.members),
         "train_pairs": len(train),
         "validation_pairs": validation.members.shape[1],
         "eval_pairs": len(differences),
         "accuracy_ensemble": accuracy,
-        "accuracy_ensemble_ci95": [low, high],
-        "accuracy_members": [pairwise_accuracy(row.double().numpy()) for row in evaluation.members],
+        "accuracy_ensemble_ci95": list(wilson_interval(accuracy, len(differences))),
+        "accuracy_members": by_member,
+        "accuracy_members_ci95": [list(wilson_interval(share, len(differences))) for share in by_member],
         "accuracy_length_baseline": pairwise_accuracy(baseline),
         "accuracy_validation": pairwise_accuracy(validation.mean),
         "nll": preference_nll(differences, temperature),
         "temperature": temperature,
         "ece": calibration_error(differences, temperature=temperature),
         "ece_before_temperature": calibration_error(differences),
+        **_uncertainty_figures(evaluation, validation.temperatures),
+    }
+
+
+def _uncertainty_figures(votes: Votes, temperatures: Sequence[float]) -> dict[str, Any]:
+    differences, wrong = votes.mean, votes.mean <= 0
+    total, disagreement = preference_uncertainty(votes.probabilities(temperatures))
+    return {
+        "temperature_members": list(temperatures),
+        "auroc_uncertainty": auroc(total, wrong),
+        "auroc_disagreement": auroc(disagreement, wrong),
         # Clear pairs have large differences, and large differences spread more: in units of the scores the spread says
-        # little about mistakes. In units of the vote it does, though no better than how close the vote is.
-        "auroc_uncertainty": auroc(disagreement, wrong),
-        "auroc_score_spread": auroc(evaluation.score_spread, wrong),
+        # little about mistakes.
+        "auroc_score_spread": auroc(votes.score_spread, wrong),
         "auroc_closeness": auroc(-np.abs(differences), wrong),
-        "accuracy_by_uncertainty_quartile": accuracy_by_quartile(differences, disagreement),
-        "score_spread_mean": float(evaluation.score_spread.mean()),
+        "accuracy_by_uncertainty_quartile": accuracy_by_quartile(differences, total),
+        "score_spread_mean": float(votes.score_spread.mean()),
+    }
+
+
+def describe_scores(scores: Tensor, chosen: Sequence[int], rejected: Sequence[int]) -> dict[str, dict[str, float]]:
+    """How the ensemble's scores, and the members' deviations, lie.
+
+    Args:
+        scores: [K, N] standardised.
+        chosen: columns of the preferred responses; one in several pairs counts in each.
+        rejected: columns of the others.
+    """
+    means = scores.mean(0).double().numpy()
+    return {
+        "all": describe_distribution(means),
+        "chosen": describe_distribution(means[list(chosen)]),
+        "rejected": describe_distribution(means[list(rejected)]),
+        "uncertainty": describe_distribution(scores.std(0, correction=0).double().numpy()),
     }
 
 

@@ -13,6 +13,7 @@ import torch
 from rlhf.artifacts.store import sync_file, sync_folder
 from rlhf.contracts.errors import InvalidInput
 from rlhf.contracts.jobs import RewardModelJobConfig
+from rlhf.evaluation.preferences import pairwise_accuracy, preference_nll
 from rlhf.lm.ensemble import EnsembleShape, RewardEnsemble
 from rlhf.lm.ensemble_bundle import save_bundle
 from rlhf.lm.exchanges import batch_rows, make_rows
@@ -27,16 +28,17 @@ from services.trainer.reward_model.augment import spoilt_pairs
 from services.trainer.reward_model.card import write_card
 from services.trainer.reward_model.data import FILTERS, encode_pairs, filter_pairs, read_pairs, split_by_prompt
 from services.trainer.reward_model.data_report import describe_data
+from services.trainer.reward_model.detection import degenerate_exchanges, measure_responses
 from services.trainer.reward_model.fit import (
     Progress,
     copy_tensors,
+    half_precision,
     make_optimizer,
     raw_differences,
     tensors_of,
     train_epoch,
 )
 from services.trainer.reward_model.measurement import measure, standardised_votes
-from services.trainer.reward_model.metrics import pairwise_accuracy, preference_nll
 
 log = logging.getLogger(__name__)
 TOKEN_BUDGET = 2048
@@ -76,6 +78,7 @@ class RewardModelTraining:
         self.durations: dict[str, float] = {}
         self._prepare_pairs()
         self.ensemble = self._make_ensemble()
+        self.ensemble.autocast = half_precision(self.ensemble.heads.device)
         self.tensors = tensors_of(self.ensemble)
         self.best = copy_tensors(self.tensors)
         self.optimizer = make_optimizer(self.ensemble, self.config)
@@ -128,6 +131,15 @@ class RewardModelTraining:
         figures = measure(
             votes["validation"], votes["evaluation"], self.exchanges, self.pairs["train"], self.pairs["evaluation"]
         )
+        figures |= measure_responses(
+            self.ensemble,
+            self.readings,
+            self.pairs["evaluation"],
+            self.degenerate,
+            token_budget=TOKEN_BUDGET,
+            store_dtype=torch.float16,
+            after_batch=lambda _: self.job.raise_if_stopped(),
+        )
         self.durations["measure_s"] = time.perf_counter() - started
         return figures | {
             "epochs": self.progress.epoch,
@@ -140,6 +152,8 @@ class RewardModelTraining:
 
     def publish(self, figures: dict[str, Any]) -> None:
         """Publishes the bundle as version 1 and writes metrics.json; both again after a crash are the same."""
+        # As it will be served: the probe in the bundle is of full precision.
+        self.ensemble.autocast = None
 
         def write(folder: Path) -> None:
             save_bundle(folder, self.ensemble, self.base, temperature=figures["temperature"])
@@ -159,14 +173,17 @@ class RewardModelTraining:
         kept += spoilt
         roles += ["train"] * len(spoilt)
         max_length = min(config.max_length, self.base.max_positions)
-        self.exchanges, self.pairs, too_long = encode_pairs(kept, roles, self.base.tokenizer, max_length=max_length)
+        tokenizer = self.base.tokenizer
+        self.exchanges, self.pairs, too_long = encode_pairs(kept, roles, tokenizer, max_length=max_length)
+        self.degenerate = degenerate_exchanges(kept, roles, tokenizer, max_length=max_length, seed=config.seed)
         self.dropped = {reason: dropped[reason] for reason in FILTERS} | {"too_long": too_long}
         if total := sum(self.dropped.values()):
             level: Level = "warning" if total > ODD_SHARE * len(config.pairs) else "info"
             message = f"{total} of {len(config.pairs)} pairs were dropped"
             self.job.event("pairs_dropped", message, level=level, data=self.dropped)
-        self.data = describe_data(len(config.pairs), self.dropped, self.exchanges, self.pairs, max_length=max_length)
-        self.data["spoilt"] = len(spoilt)
+        self.data = describe_data(
+            len(config.pairs), self.dropped, self.exchanges, self.pairs, spoilt=len(spoilt), max_length=max_length
+        )
         _write_durably(self.job.folder / DATA_FILE, json.dumps(self.data, indent=1))
 
     def _make_ensemble(self) -> RewardEnsemble:

@@ -121,6 +121,8 @@ def test_gradients_reach_every_members_parameters_and_no_other(base: LanguageMod
         "bias",
         "feature_mean",
         "feature_std",
+        "usual",
+        "usual_rest",
         "reference_mean",
         "reference_std",
     }
@@ -143,6 +145,43 @@ def test_scores_are_standardised_by_the_reference(base: LanguageModel) -> None:
     torch.testing.assert_close(scores[:, 0], (raw[0] - 1.0) / 2.0)
     torch.testing.assert_close(scores[:, 1], (raw[1] - 2.0) / 4.0)
     torch.testing.assert_close(scores[:, 2], (raw[2] - 3.0) / 0.5)
+
+
+def test_novelty_is_what_lies_outside_the_usual_directions(base: LanguageModel) -> None:
+    ensemble = stirred(base, member_layers=1)
+    readings = ensemble.read(encode(base), token_budget=512)
+    every = torch.arange(len(TEXTS))
+    ensemble.fit_features(readings, every)
+    torch.testing.assert_close(ensemble.usual @ ensemble.usual.T, torch.eye(16), atol=1e-4, rtol=1e-4)
+    # Five responses less their mean span at most four of sixteen directions: nothing of them is new.
+    assert float(ensemble._rest(ensemble._normalise(ensemble._frozen_features(readings, every))).max()) < 1e-3
+    strange = encode(base, [("What is rain?", "zq zq zq zq zq zq")])
+    assert float(ensemble.novelty_of(ensemble.read(strange, token_budget=512))) > 100
+    assert float(ensemble.assess(strange, token_budget=512).novelty) > 100
+
+
+def test_novelty_does_not_depend_on_what_members_learned(base: LanguageModel) -> None:
+    ensemble, fresh = stirred(base), RewardEnsemble(base, shape_for(base))
+    readings = ensemble.read(encode(base), token_budget=512)
+    for each in (ensemble, fresh):
+        each.fit_features(readings, torch.arange(2))
+    assert torch.equal(ensemble.novelty_of(readings), fresh.novelty_of(readings))
+
+
+def test_autocast_moves_scores_a_little_and_gradients_flow(base: LanguageModel) -> None:
+    ensemble = stirred(base)
+    exact = ensemble.raw_scores_of(ensemble.read(encode(base), token_budget=512))
+    ensemble.autocast = torch.bfloat16
+    readings = ensemble.read(encode(base), token_budget=512)
+    batch = collate_readings(readings, torch.arange(len(TEXTS))).repeat(3)
+    scores = ensemble.raw_scores(batch)
+    assert scores.dtype == torch.float32
+    # 8 bits of mantissa, here in features whose spread is small beside their mean
+    assert float((scores.detach() - exact).abs().mean()) < 0.1 * float(exact.std())
+    torch.autograd.backward(scores.sum())
+    assert all(
+        parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in ensemble.parameters()
+    )
 
 
 @pytest.mark.parametrize(

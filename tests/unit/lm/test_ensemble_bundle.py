@@ -85,7 +85,7 @@ def edit_tensors(bundle: Path, change: Callable[[dict], None]) -> None:
             lambda b: (b / "ensemble.safetensors").rename(b / "ensemble.pt"),
             "has no ensemble.safetensors, only .*pt; no",
         ),
-        (lambda b: edit_config(b, lambda c: c.update(format=2)), "config.json: format: Input should be 1"),
+        (lambda b: edit_config(b, lambda c: c.update(format=1)), "config.json: format: Input should be 2"),
         (lambda b: edit_config(b, lambda c: c["shape"].update(trunk_layers=9)), "trunk_layers=9 exceeds the 4 layers"),
         (lambda b: edit_config(b, lambda c: c["shape"].update(width=64)), "made for width 64"),
         (lambda b: edit_config(b, lambda c: c["shape"].update(lora_r=3)), r"is float32 .*is needed; publish it again"),

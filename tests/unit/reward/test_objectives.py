@@ -21,7 +21,7 @@ def objectives(*bodies: dict[str, Any]) -> list[Objective]:
 
 
 def members(*scores: float) -> MemberScores:
-    return MemberScores(list(scores), truncated=False, tokens=3)
+    return MemberScores(list(scores), novelty=1.0, truncated=False, tokens=3)
 
 
 def reward(asked: list[Objective], text: str, own: Outcome, other: Outcome | None = None) -> SampleScore:

@@ -142,10 +142,11 @@ def test_the_data_report_counts_by_hand() -> None:
 
     exchanges = [exchange(2, 4), exchange(2, 1), exchange(2, 2), exchange(3, 1, True), exchange(3, 4, True)]
     pairs = EncodedPairs(torch.tensor([0, 2, 3]), torch.tensor([1, 2, 4]), torch.zeros(3))
-    told = describe_data(9, {"empty": 6}, exchanges, {"train": pairs}, max_length=8)
+    told = describe_data(9, {"empty": 6}, exchanges, {"train": pairs}, spoilt=1, max_length=8)
     assert told == {
         "submitted": 9,
         "dropped": {"empty": 6},
+        "spoilt": 1,
         "max_length": 8,
         "roles": {
             "train": {

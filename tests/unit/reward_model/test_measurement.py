@@ -7,7 +7,7 @@ import torch
 
 from rlhf.lm.exchanges import Exchange
 from services.trainer.reward_model.data import EncodedPairs
-from services.trainer.reward_model.measurement import Votes, measure, standardised_votes
+from services.trainer.reward_model.measurement import Votes, describe_scores, measure, standardised_votes
 
 
 def make_pairs(*rows: tuple[int, int]) -> EncodedPairs:
@@ -23,20 +23,19 @@ def test_votes_are_in_units_of_each_members_reference() -> None:
     assert votes.score_spread.tolist() == [0.5, 2.5]
 
 
-def test_disagreement_is_about_the_vote_and_not_the_size_of_the_scores() -> None:
-    votes = Votes(torch.tensor([[8.0, 0.5], [12.0, -0.5]]))
-    sure, torn = votes.disagreement(temperature=1.0)
-    # σ(8) and σ(12) are both 1 to three digits; σ(±0.5) = 0.622459, 0.377541: half their distance is 0.122459
-    assert sure < 1e-3
-    assert torn == pytest.approx(0.122459, abs=1e-6)
-    assert votes.score_spread.tolist() == [2.0, 0.5]
+def test_each_members_probability_is_at_its_own_temperature() -> None:
+    votes = Votes(torch.tensor([[1.0, -2.0], [3.0, 0.0]]))
+    # σ(1 / 0.5) = 0.880797, σ(-2 / 0.5) = 0.017986; σ(3 / 3) = 0.731059, σ(0) = 0.5
+    first, second = votes.probabilities([0.5, 3.0])
+    assert first == pytest.approx([0.880797, 0.017986], abs=1e-6)
+    assert second == pytest.approx([0.731059, 0.5], abs=1e-6)
 
 
 def test_figures_by_hand() -> None:
     # Response lengths in tokens: 2, 3, 4, 5
     exchanges = [Exchange((1,), (9,) * length, truncated=False) for length in (2, 3, 4, 5)]
     figures = measure(
-        Votes(torch.tensor([[1.0, 1.0, 1.0, -1.0]])),
+        Votes(torch.tensor([[1.0, 1.0, 1.0, -1.0], [1.0, 1.0, 1.0, -1.0]])),
         Votes(torch.tensor([[2.0, -1.0, 3.0], [4.0, 0.5, -1.0]])),
         exchanges,
         train=make_pairs((0, 1), (0, 2), (3, 0)),  # the shorter is chosen twice of three times
@@ -54,6 +53,22 @@ def test_figures_by_hand() -> None:
     assert figures["auroc_closeness"] == 1.0
     # Spreads 1, 0.75, 2: the mistake has the smallest.
     assert figures["auroc_score_spread"] == 0.0
-    # At T = 0.910239 the votes' probabilities are (0.900, 0.988), (0.250, 0.634), (0.964, 0.250): disagreements 0.044,
-    # 0.192, 0.357. The mistake stands above one of two right votes.
-    assert figures["auroc_uncertainty"] == 0.5
+    # At T = 0.910239 the members' probabilities are (0.900, 0.988), (0.250, 0.634), (0.964, 0.250), their means 0.944,
+    # 0.442, 0.607: the mistake is the most uncertain. Less the members' own entropies, as 0.686 - (0.562 + 0.657) / 2,
+    # that is 0.013, 0.077, 0.311: it stands above one of two right votes.
+    assert figures["auroc_uncertainty"] == 1.0
+    assert figures["auroc_disagreement"] == 0.5
+    # From the most certain, one each: right, right, wrong.
+    assert figures["accuracy_by_uncertainty_quartile"] == [1.0, 1.0, 0.0]
+    # p = 2/3, n = 3: as the ensemble's
+    assert figures["accuracy_members_ci95"] == [figures["accuracy_ensemble_ci95"]] * 2
+
+
+def test_the_distribution_of_scores_by_hand() -> None:
+    # Means over members 2, -1, 4; columns 0 and 2 are chosen, 1 is rejected twice.
+    told = describe_scores(torch.tensor([[1.0, -1.0, 4.0], [3.0, -1.0, 4.0]]), [0, 2], [1, 1])
+    assert (told["all"]["mean"], told["all"]["p50"]) == (pytest.approx(5 / 3), 2.0)
+    assert (told["chosen"]["mean"], told["chosen"]["std"]) == (3.0, 1.0)
+    assert (told["rejected"]["p05"], told["rejected"]["p95"]) == (-1.0, -1.0)
+    # Deviations 1, 0, 0
+    assert (told["uncertainty"]["mean"], told["uncertainty"]["p50"]) == (pytest.approx(1 / 3), 0.0)

@@ -19,8 +19,8 @@ from rlhf.contracts.jobs import PpoJobConfig, PreferencePair, RewardModelJobConf
 from rlhf.lm.ensemble_bundle import load_bundle
 from rlhf.lm.exchanges import encode_exchange
 from rlhf.lm.loading import LanguageModel, load_language_model
-from services.trainer.reward_model.fit import TrainingFailed, member_orders
-from services.trainer.reward_model.train import run_reward_model
+from services.trainer.reward_model.fit import TrainingFailed, accumulate_gradients, member_orders
+from services.trainer.reward_model.train import RewardModelTraining, run_reward_model
 from tests.tiny_models import save_tiny_gpt_neo, save_tiny_llama
 
 
@@ -160,6 +160,37 @@ def test_spoilt_responses_are_learned_from_and_counted(base: LanguageModel, tmp_
     # 27 of the 30 pairs that are not held out train, the others validate; half of 27, rounded, are added.
     assert (told["spoilt"], told["roles"]["train"]["pairs"]) == (14, 41)
     assert told["roles"]["evaluation"]["pairs"] == 10
+
+
+def test_degenerate_text_is_told_from_what_was_learned_from(base: LanguageModel, tmp_path: Path) -> None:
+    rng, words = random.Random(1), ["rain", "fell", "on", "a", "small", "town", "by", "the", "sea", "all", "night"]
+    chosen = [" ".join(rng.choices(words, k=rng.randint(8, 14))) + "." for _ in range(80)]
+    pairs = [pair.model_copy(update={"chosen": text}) for pair, text in zip(make_pairs(80), chosen, strict=True)]
+    job = FakeJob(make_config(pairs=pairs, epochs=1, max_length=400), ArtifactStore(tmp_path))
+    run_reward_model(job, base)
+    told = json.loads((job.folder / "metrics.json").read_text())
+    # 20 held-out prompts with a preferred response each, spoilt in four ways
+    assert told["degenerate"]["texts"] == {"cut": 20, "loop": 20, "shuffle": 20, "foreign": 20}
+    assert set(told["degenerate"]["auroc_low_score"]) == {"all", "cut", "loop", "shuffle", "foreign"}
+    if base.model.config.model_type == "llama":
+        # Letters that no training response has: even a random model sees them.
+        assert told["degenerate"]["auroc_novelty"]["foreign"] > 0.8
+    assert told["scores"]["chosen"]["p05"] <= told["scores"]["chosen"]["p95"]
+
+
+def test_small_microbatches_give_the_gradients_of_the_whole_batch(base: LanguageModel, tmp_path: Path) -> None:
+    gradients = []
+    for size in (None, 3):
+        config = make_config(pairs_per_microbatch=size)
+        training = RewardModelTraining(FakeJob(config, ArtifactStore(tmp_path / str(size))), base)
+        training.read()
+        # Batches of 8 of each member: parts of 3, 3 and 2
+        order = member_orders(len(training.pairs["train"]), members=3, seed=3, epoch=0)[:, :8]
+        training.optimizer.zero_grad()
+        loss = accumulate_gradients(training.ensemble, training.readings, training.pairs["train"], order, config)
+        gradients.append([loss, *(parameter.grad for parameter in training.ensemble.parameters())])
+    for whole, parts in zip(*gradients, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
 
 
 def test_progress_rises_to_the_end(done: FakeJob) -> None:

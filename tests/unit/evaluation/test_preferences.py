@@ -1,19 +1,21 @@
-"""The metrics by hand."""
+"""The measures of preferences by hand."""
 
 import math
 
 import numpy as np
 import pytest
 
-from services.trainer.reward_model.metrics import (
+from rlhf.evaluation.preferences import (
     accuracy_by_quartile,
     auroc,
     calibration_error,
+    describe_distribution,
     fit_temperature,
     length_differences,
     length_preference,
     pairwise_accuracy,
     preference_nll,
+    preference_uncertainty,
     wilson_interval,
 )
 
@@ -81,3 +83,19 @@ def test_length_baseline() -> None:
     assert preference == -1.0
     # Then 2 against 4 is right, 8 against 1 wrong, 5 against 5 a tie: (1 + 0 + 0.5) / 3
     assert pairwise_accuracy(length_differences([2, 8, 5], [4, 1, 5], preference)) == 0.5
+
+
+def test_a_close_vote_and_a_split_one_are_uncertain_alike_and_only_one_is_disagreement() -> None:
+    total, disagreement = preference_uncertainty(np.array([[0.5, 0.9], [0.5, 0.1]]))
+    # Both means are 0.5: log 2. Members that say 0.9 and 0.1 have H = 0.325083 each, and log 2 - 0.325083 = 0.368064.
+    assert total == pytest.approx([math.log(2), math.log(2)])
+    assert disagreement == pytest.approx([0.0, 0.368064], abs=1e-6)
+    sure, _ = preference_uncertainty(np.array([[1.0], [1.0]]))
+    assert sure == pytest.approx([0.0], abs=1e-9)
+
+
+def test_a_distribution_by_hand() -> None:
+    told = describe_distribution(np.array([4.0, 0.0, 1.0, 2.0, 3.0]))
+    # 0 to 4 in steps of 1: the p-th percentile is p / 25, the variance (4 + 1 + 0 + 1 + 4) / 5 = 2
+    assert (told["p05"], told["p25"], told["p50"], told["p95"]) == pytest.approx((0.2, 1.0, 2.0, 3.8))
+    assert (told["mean"], told["std"]) == pytest.approx((2.0, math.sqrt(2)))

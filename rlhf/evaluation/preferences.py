@@ -80,6 +80,33 @@ def auroc(scores: Floats, positive: NDArray[np.bool_]) -> float | None:
     return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (total - count)))
 
 
+def preference_uncertainty(probabilities: Floats) -> tuple[Floats, Floats]:
+    """How uncertain a vote of K members is, nats (1710.07283, eq. 4): in all, and the part that is their disagreement.
+
+    Args:
+        probabilities: [K, N] of each member, that chosen is better.
+
+    Returns:
+        total: [N] entropy of the mean probability. It is high where members agree on a close vote, too.
+        disagreement: [N] total minus the members' mean entropy: what a look at a member tells of the others.
+    """
+    total = _entropy(probabilities.mean(axis=0))
+    return total, total - _entropy(probabilities).mean(axis=0)
+
+
+def _entropy(probability: Floats) -> Floats:
+    inside = np.clip(probability, 1e-12, 1 - 1e-12)
+    return -(inside * np.log(inside) + (1 - inside) * np.log1p(-inside))
+
+
+def describe_distribution(values: Floats) -> dict[str, float]:
+    """Mean, population standard deviation, and quantiles of values, [N]; N ≥ 1."""
+    levels = (5, 25, 50, 75, 95)
+    quantiles = np.percentile(values, levels)
+    spread = {"mean": float(np.mean(values)), "std": float(np.std(values))}
+    return spread | {f"p{level:02d}": float(value) for level, value in zip(levels, quantiles, strict=True)}
+
+
 def accuracy_by_quartile(differences: Floats, uncertainty: Floats) -> list[float]:
     """Accuracy in the four quarters of the pairs by rising uncertainty; an empty quarter is left out."""
     order = np.argsort(uncertainty, kind="stable")

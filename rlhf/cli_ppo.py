@@ -1,0 +1,80 @@
+"""`rlhf ppo`: a PPO job from prompts as they lie in a file or on the Hub."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+from typing import Any
+
+from rlhf.cli_requests import RequestFailed, asked, checked, trainer
+from rlhf.cli_train import data_options, read_settings
+from rlhf.contracts.base import Prompt
+from rlhf.local.console import Console
+from rlhf.local.signals import StopSignals
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+PRESETS = ("smollm2-135m", "gpt-neo-125m", "gpt-neo-1.3b", "llama-2-7b")
+"""Models that `configs/ppo-*.json` have settings for."""
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], where: argparse.ArgumentParser) -> None:
+    """Args: commands, of the command line; where, the options that name a service."""
+    ppo = commands.add_parser("ppo", parents=[where, data_options()], help="train the policy by PPO on prompts")
+    ppo.add_argument("--reward-model", required=True, help="job@version")
+    ppo.add_argument("--prompts", type=int, help="use so many, drawn at random (default: all)")
+    ppo.add_argument("--seed", type=int, default=0, help="of that draw and of the training (default: 0)")
+    ppo.add_argument("--steps", type=int, help="PPO steps (default: the preset's, or 100)")
+    ppo.add_argument("--preset", choices=PRESETS, help="settings for a model; the services serve the model itself")
+    ppo.add_argument("--settings", type=Path, help="JSON with settings of the job, over the preset's")
+    ppo.add_argument("--out", type=Path, help="write the job for `rlhf jobs submit` in place of submitting it")
+    ppo.set_defaults(command=run_ppo)
+
+
+def run_ppo(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
+    """`rlhf ppo SOURCE --reward-model REF`."""
+    from rlhf.contracts.jobs import PpoJobConfig
+
+    preset = {} if options.preset is None else read_settings(preset_file(options.preset))
+    settings = {} if options.settings is None else read_settings(options.settings)
+    steps = {} if options.steps is None else {"steps": options.steps}
+    prompts = _read(options, console)
+    body = {"seed": options.seed, **overridden(preset, settings), **steps}
+    body |= {"kind": "ppo", "prompts": prompts, "reward_model": options.reward_model}
+    config = checked(PpoJobConfig, body)
+    if options.out is not None:
+        options.out.write_text(config.model_dump_json(exclude_defaults=True, by_alias=True) + "\n", "utf-8")
+        console.say(str(options.out))
+        return
+    with trainer(options) as client:
+        console.say(asked(client.submit, config).id)
+
+
+def overridden(preset: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The preset with the settings in place of its own; of a group such as `lora`, those that are named."""
+    groups = {
+        name: preset[name] | group
+        for name, group in settings.items()
+        if isinstance(group, dict) and isinstance(preset.get(name), dict)
+    }
+    return {**preset, **settings, **groups}
+
+
+def preset_file(model: str) -> Path:
+    """The settings for a model. Args: model, one of PRESETS."""
+    return CONFIGS / f"ppo-{model}.json"
+
+
+def _read(options: argparse.Namespace, console: Console) -> list[Prompt]:
+    from rlhf.data.prompts import read_prompts
+    from rlhf.data.sources import DataError, read_rows
+
+    try:
+        found = read_prompts(read_rows(options.source, split=options.split, limit=options.limit))
+    except (DataError, OSError) as error:
+        raise RequestFailed(f"{options.source}: {error}") from error
+    left_out = "".join(f"; {count} left out: {reason}" for reason, count in found.left_out.most_common())
+    console.complain(f"{options.source}: {len(found.prompts)} prompts in {found.rows} rows{left_out}")
+    if options.prompts is None or options.prompts >= len(found.prompts):
+        return found.prompts
+    return random.Random(options.seed).sample(found.prompts, options.prompts)
