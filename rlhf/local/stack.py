@@ -23,6 +23,9 @@ from rlhf.local.signals import StopSignals
 HOST = "127.0.0.1"
 OWN_SETTINGS = ("RLHF_API_KEY_FILE", "RLHF_ALLOW_NO_KEY", "RLHF_HOST", "RLHF_PORT", "RLHF_METRICS_PORT")
 """Settings of the caller's environment that must not reach the services: set for each of them here, or unset."""
+SPARING = {"RLHF_ADAPTER_MEMORY_MIB": "256"}
+"""Settings for a machine that has all services at once, unless the caller's environment has others: PPO asks for the
+newest adapter, and what the older ones would take is missing elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ class Stack:
         if Path(self.options.model).is_dir():
             # A local folder holds everything; nothing needs to ask a hub, which would wait for a network.
             shared["HF_HUB_OFFLINE"] = "1"
-        environment = {**inherited, **thread_environment(threads), **shared, **settings}
+        environment = {**SPARING, **inherited, **thread_environment(threads), **shared, **settings}
         command = [sys.executable, "-m", *module]
         return Program(label, command, environment, self.logs / f"{label}.log", probe)
 
