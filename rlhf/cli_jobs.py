@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from rlhf.cli_requests import RequestFailed, asked, checked, read_json, trainer
+from rlhf.contracts.jobs import JobKind, JobState
 from rlhf.local.console import Console
 from rlhf.local.signals import StopSignals
 
@@ -13,7 +15,11 @@ from rlhf.local.signals import StopSignals
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], where: argparse.ArgumentParser) -> None:
     """Args: commands, of the command line; where, the options that name a service."""
     jobs = commands.add_parser("jobs", help="submit and follow training jobs").add_subparsers(required=True)
-    jobs.add_parser("list", parents=[where], help="newest first").set_defaults(command=run_list)
+    listed = jobs.add_parser("list", parents=[where], help="newest first")
+    listed.add_argument("--state", choices=[state.value for state in JobState], help="only these")
+    listed.add_argument("--kind", choices=get_args(JobKind), help="only these")
+    listed.add_argument("--limit", type=int, default=100, help="at most so many (default: 100)")
+    listed.set_defaults(command=run_list)
     submit = jobs.add_parser("submit", parents=[where], help="submit a job")
     submit.add_argument("file", type=Path, help="the body of POST /jobs, JSON")
     submit.set_defaults(command=run_submit)
@@ -33,7 +39,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
 def run_list(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
     """`rlhf jobs list`."""
     with trainer(options) as client:
-        for job in asked(client.jobs):
+        state = JobState(options.state) if options.state else None
+        for job in asked(client.jobs, state, options.kind, limit=options.limit):
             console.say(f"{job.id}  {job.kind:<12}  {job.state:<9}  {job.step}/{job.total_steps}  {job.reason or ''}")
 
 

@@ -38,7 +38,8 @@ def test_a_job_is_paused_resumed_and_watched_to_its_end(
 ) -> None:
     _, job = jobs("submit", job_file(tmp_path, "count", 3))
     assert jobs("pause", job) == (0, "paused")
-    assert "paused by request" in jobs("list")[1]
+    assert "paused by request" in jobs("list", "--state", "paused", "--kind", "ppo")[1]
+    assert jobs("list", "--kind", "reward_model") == (0, "")
     assert jobs("resume", job) == (0, "queued")
     start("learner").ready()
     code, printed = jobs("watch", job)
