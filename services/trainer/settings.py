@@ -120,7 +120,10 @@ class RolloutSettings(WorkerSettings):
         600.0, gt=0, le=86400, description="hard limit of one try of a rollout task, seconds; then it is retried"
     )
     rollout_max_retries: int = Field(
-        8, ge=0, le=1000, description="retries while policy or reward cannot be reached or are full; then the job fails"
+        8,
+        ge=0,
+        le=1000,
+        description="retries while policy or reward cannot be reached, are full or fail; then the job fails",
     )
     rollout_backoff_s: float = Field(
         1.0, gt=0, le=600, description="seconds before the first retry; doubles, with jitter"

@@ -57,7 +57,7 @@ def run_learner(
         entry_points: kind of job to `module:function(job, base)`.
         load_base: loads what the jobs get as `base`.
     """
-    app, stopping = create_celery(settings), threading.Event()
+    app, stopping = create_celery(settings, retries=WORKER_RETRIES), threading.Event()
     learner = Learner(settings, connect(settings, retries=WORKER_RETRIES), app, stopping, dict(entry_points), load_base)
     register_learner(learner)
     return _work(app, settings, LEARNER_QUEUE, "solo", 1, stopping, lambda: hand_back(learner))
@@ -73,7 +73,7 @@ def run_rollouts(settings: RolloutSettings, services: tuple[Generate, Score] | N
     from services.trainer.rollouts.tasks import Roller, register_rollouts
 
     generate, score = services or connect_services(settings)
-    app, stopping = create_celery(settings), threading.Event()
+    app, stopping = create_celery(settings, retries=WORKER_RETRIES), threading.Event()
     redis = connect(settings, retries=WORKER_RETRIES)
     register_rollouts(app, Roller(settings, redis, generate, score, stopping))
     return _work(app, settings, ROLLOUT_QUEUE, "threads", settings.rollout_concurrency, stopping, lambda: None)

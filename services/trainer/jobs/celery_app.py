@@ -22,8 +22,13 @@ LEARN = "trainer.learn"
 ROLLOUT = "trainer.rollout"
 
 
-def create_celery(settings: TrainerSettings) -> Celery:
-    """The app, for workers and for processes that only send."""
+def create_celery(settings: TrainerSettings, *, retries: int = 3) -> Celery:
+    """The app, for workers and for processes that only send.
+
+    Args:
+        settings: where Redis is.
+        retries: of sending a message before the outage of Redis is raised: 3 take 0.6 s, 12 take 9 s (see `connect`).
+    """
     app = Celery("trainer", broker=settings.redis_url.get_secret_value(), set_as_current=False)
     app.conf.update(
         task_serializer="json",
@@ -35,6 +40,12 @@ def create_celery(settings: TrainerSettings) -> Celery:
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_track_started=False,
+        task_publish_retry_policy={
+            "max_retries": retries,
+            "interval_start": 0,
+            "interval_step": 0.2,
+            "interval_max": 1.0,
+        },
         worker_prefetch_multiplier=1,
         # Of the workers, for Flower. Of the senders it would double what asking for a rollout costs the learner.
         worker_send_task_events=True,

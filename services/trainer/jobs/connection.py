@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from kombu.exceptions import OperationalError
 from redis import ConnectionError as RedisConnectionError
 from redis import Redis
 from redis import TimeoutError as RedisTimeoutError
@@ -14,8 +15,10 @@ from redis.retry import Retry
 from rlhf.contracts.errors import Unavailable
 from services.trainer.settings import TrainerSettings
 
-REDIS_OUTAGES = (RedisConnectionError, RedisTimeoutError)
-"""What redis-py raises when the server cannot be reached; not what a wrong command raises."""
+_OUTAGES = (RedisConnectionError, RedisTimeoutError)
+REDIS_OUTAGES = (*_OUTAGES, OperationalError)
+"""What redis-py raises when the server cannot be reached, and Celery when it sends a message; not what a wrong command
+raises."""
 
 WORKER_RETRIES = 12
 SOCKET_TIMEOUT_S = 10.0
@@ -38,7 +41,7 @@ def connect(settings: TrainerSettings, *, retries: int = 4) -> Redis:
         socket_connect_timeout=5.0,
         health_check_interval=30,
         retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), retries),
-        retry_on_error=list(REDIS_OUTAGES),
+        retry_on_error=list(_OUTAGES),
     )
 
 

@@ -36,7 +36,8 @@ def run_rollout(task: RolloutTask, generate: Generate, score: Score) -> Experien
     """Samples and scores one shard.
 
     A sample that could not be generated or scored, or whose reward is not finite, is left out with its reason; it is
-    never given a 0. All of them may be left out: the learner decides what that means for the job.
+    never given a 0. All of them may be left out: the learner decides what that means for the job. But a reward service
+    that has a score for every sample and not one of them finite is ill, and says nothing about the samples.
 
     Args:
         task: the shard.
@@ -44,7 +45,7 @@ def run_rollout(task: RolloutTask, generate: Generate, score: Score) -> Experien
         score: calls the reward service.
 
     Raises:
-        ServiceError: policy or reward refused the request as a whole, or cannot be reached.
+        ServiceError: policy or reward refused the request as a whole, cannot be reached or is ill.
     """
     kept = _Kept()
     started = time.monotonic()
@@ -117,6 +118,12 @@ def _score(task: RolloutTask, score: Score, generations: list[Generation]) -> li
         return [SampleFailure(error=str(error), error_type=error.error_type) for _ in samples]
     if len(answer.results) != len(samples):
         raise InternalError(f"reward answered {len(answer.results)} results for {len(samples)} samples; update it")
+    scores = [result for result in answer.results if isinstance(result, SampleScore)]
+    if len(scores) == len(samples) and not any(map(_finite, scores)):
+        raise InternalError(
+            f"reward gave all {len(samples)} samples of rollout {task.batch_id} scores that are not finite, such as "
+            f"{_numbers(scores[0])}; look into its log"
+        )
     return answer.results
 
 
@@ -124,11 +131,15 @@ def _judge(generation: Generation, result: SampleScore | SampleFailure, kept: _K
     where = generation.prompt_index, generation.sample_index
     if isinstance(result, SampleFailure):
         kept.drop(*where, f"not scored: {result.error}")
-    elif not all(map(math.isfinite, _numbers(result))):
+    elif not _finite(result):
         kept.drop(*where, f"not scored: the reward is not finite ({result.reward})")
     else:
         kept.generations.append(generation)
         kept.scores.append(result)
+
+
+def _finite(score: SampleScore) -> bool:
+    return all(map(math.isfinite, _numbers(score)))
 
 
 def _numbers(score: SampleScore) -> list[float]:

@@ -14,7 +14,7 @@ from celery.exceptions import Reject
 from pydantic import ValidationError
 from redis import Redis
 
-from rlhf.contracts.errors import Overloaded, ServiceError, Unavailable
+from rlhf.contracts.errors import InternalError, Overloaded, ServiceError, Unavailable
 from rlhf.contracts.jobs import JobState
 from rlhf.contracts.rollout import RolloutTask
 from services.trainer.experience.batch import ExperienceBatch
@@ -29,7 +29,8 @@ from services.trainer.rollouts.rollout import Generate, Score, run_rollout
 from services.trainer.settings import RolloutSettings
 
 log = logging.getLogger(__name__)
-RETRIED = (Unavailable, Overloaded, LimitExceeded)
+RETRIED = (Unavailable, Overloaded, InternalError, LimitExceeded)
+"""What may pass by itself. A service's own error, a 500, may be a bug that stays; waiting then costs a few minutes."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def _attempt(celery_task: Task, roller: Roller, stream: ExperienceStream, task: 
             delay = backoff_s(settings, retries, getattr(error, "retry_after", None))
             TASK_RETRIES.labels(ROLLOUT, type(error).__name__).inc()
             log.warning("rollout will be retried", extra={"batch": task.batch_id, "in_s": delay, "error": str(error)})
+            _tell(roller, task, delay, error)
             # The lease stays through the pause, so that nobody takes the task for lost; the same id takes it again.
             lease.leave(delay + settings.lease_s)
             raise celery_task.retry(exc=error, countdown=delay) from error
@@ -136,6 +138,13 @@ def _attempt(celery_task: Task, roller: Roller, stream: ExperienceStream, task: 
         return "failed"
     _push(stream, batch)
     return "succeeded"
+
+
+def _tell(roller: Roller, task: RolloutTask, delay: float, error: Exception) -> None:
+    """Says in the job's events what it waits for."""
+    message = f"rollout {task.batch_id} is tried again in {delay:.0f} s: {error}"
+    data = {"batch": task.batch_id, "in_s": delay}
+    JobStore(roller.redis, roller.settings).add_event(task.job, "log", "warning", "rollout_retried", message, data)
 
 
 def _refuse(redis: Redis, message: dict[str, Any], reason: str) -> None:

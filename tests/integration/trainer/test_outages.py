@@ -18,6 +18,8 @@ from fastapi.testclient import TestClient
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.local.redis import RedisServer, free_port, prepare
 from services.trainer.api.app import create_app
+from services.trainer.jobs.celery_app import LEARNER_QUEUE, create_celery, send_learn, waiting
+from services.trainer.jobs.connection import REDIS_OUTAGES, WORKER_RETRIES
 from services.trainer.jobs.series import read_series
 from services.trainer.settings import ApiSettings
 from tests.integration.trainer.conftest import ROOT, ApiProcess, Worker, wait_for
@@ -80,6 +82,22 @@ def test_a_job_survives_a_restart_of_redis(
         second = api.post("/jobs", json={**body, "steps": 1}).json()["id"]
         wait_for(lambda: api.get(f"/jobs/{second}").json()["state"] == "succeeded")
     assert worker.stop() == 0
+
+
+def test_a_message_of_a_worker_waits_for_redis(own_redis: RedisServer, store: ArtifactStore) -> None:
+    settings = ApiSettings(redis_url=own_redis.url, store=store.root)
+    worker, impatient = create_celery(settings, retries=WORKER_RETRIES), create_celery(settings, retries=0)
+    own_redis.stop()
+    with pytest.raises(REDIS_OUTAGES):
+        send_learn(impatient, "in vain")
+    back = threading.Timer(2.0, own_redis.start)
+    back.start()
+    send_learn(worker, "in time")
+    back.join()
+    with redis.Redis.from_url(own_redis.url) as client:
+        assert waiting(client, LEARNER_QUEUE) == {"in time"}
+    worker.close()
+    impatient.close()
 
 
 @pytest.mark.parametrize("queue", ["learner", "rollouts"])

@@ -1,6 +1,7 @@
 """Rollouts on a real worker process against a stand-in for policy and reward; batches arrive exactly once."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -245,9 +246,9 @@ def test_repeated_messages_make_one_batch(
     assert sorted(services.generated) == ["p0", "p1"]
 
 
-@pytest.mark.parametrize(("status", "kind"), [(503, "unavailable"), (429, "overloaded")])
+@pytest.mark.parametrize(("status", "kind"), [(503, "unavailable"), (429, "overloaded"), (500, "internal")])
 def test_an_outage_is_waited_out(
-    services: Services, start: Start, app: Celery, stream: ExperienceStream, status: int, kind: str
+    services: Services, start: Start, api: TestClient, app: Celery, stream: ExperienceStream, status: int, kind: str
 ) -> None:
     services.refusals = [(status, kind)] * 12
     start("rollouts", RLHF_ROLLOUT_MAX_RETRIES="100", RLHF_ROLLOUT_BACKOFF_MAX_S="0.2").ready()
@@ -255,6 +256,8 @@ def test_an_outage_is_waited_out(
     wait_for(lambda: stream.seen(["job:0:0"]) != set())
     assert services.refusals == []
     assert stream.failures(["job:0:0"]) == {}
+    told = [event["message"] for event in api.get("/jobs/job/events").json() if event["level"] == "warning"]
+    assert re.fullmatch(rf"rollout job:0:0 is tried again in \d+ s: refused with {status}", told[0])
 
 
 def test_an_outage_without_end_fails_the_rollout(

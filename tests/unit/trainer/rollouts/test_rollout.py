@@ -137,6 +137,16 @@ def test_a_failed_or_infinite_score_drops_the_sample_and_says_why() -> None:
     ]
 
 
+def test_a_service_without_one_finite_score_is_ill() -> None:
+    class Ill(Services):
+        def result(self, prompt: int, sample: int) -> SampleScore | SampleFailure:
+            return super().result(prompt, sample).model_copy(update={"members": [math.inf, 0.0]})
+
+    services = Ill()
+    with pytest.raises(InternalError, match="all 4 samples of rollout ppo-1:3:1 scores that are not finite"):
+        run_rollout(TASK, services.generate, services.score)
+
+
 def test_a_response_without_tokens_or_with_infinite_logprobs_is_dropped_unscored() -> None:
     class Odd(Services):
         def generation(self, prompt: int, sample: int) -> Generation:
