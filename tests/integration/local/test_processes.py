@@ -26,7 +26,7 @@ def signals() -> Iterator[StopSignals]:
 def supervise(folder: Path, manner: str = "polite") -> subprocess.Popen[bytes]:
     """Starts supervised.py and waits until both its services run."""
     command = [sys.executable, "-m", "tests.integration.local.supervised", str(folder), manner]
-    # As from a terminal: where the tests run under nohup, SIGHUP is ignored and stays so, which the supervisor respects.
+    # As from a terminal: under nohup SIGHUP is ignored and stays so, which the supervisor respects.
     process = subprocess.Popen(launched(command), preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
     deadline = time.monotonic() + 60
     while not (folder / "up").exists():
