@@ -14,7 +14,6 @@ from rlhf.contracts.jobs import JobConfig, PpoJobConfig, RewardModelJobConfig
 from rlhf.contracts.rollout import RolloutTask
 from services.trainer.experience.batch import ExperienceBatch
 from services.trainer.experience.collector import Collector, RolloutFailed
-from services.trainer.jobs.board import Board
 from services.trainer.jobs.lease import Lease, LeaseLost
 from services.trainer.jobs.series import SeriesWriter
 from services.trainer.jobs.store import EventKind, JobStore, Level, finite
@@ -65,6 +64,10 @@ class JobHandle:
         stopping: threading.Event,
     ) -> None:
         """Args: jobs, records; lease, collector, this attempt's; stopping, set when the worker must end."""
+        # Only where jobs run: the images of the job API and of rollout workers, which import this file, have no
+        # TensorBoard.
+        from services.trainer.jobs.board import Board
+
         self.id, self.store, self.folder = job, store, store.job_folder(job)
         self.config = read_config(self.folder)
         self._jobs, self._lease, self._collector, self._stopping = jobs, lease, collector, stopping
