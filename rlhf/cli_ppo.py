@@ -7,8 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from rlhf.cli_requests import RequestFailed, asked, checked, trainer
-from rlhf.cli_train import data_options, read_settings
+from rlhf.cli_requests import RequestFailed, checked
+from rlhf.cli_train import data_options, deliver, read_settings
 from rlhf.contracts.base import Prompt
 from rlhf.local.console import Console
 from rlhf.local.signals import StopSignals
@@ -42,12 +42,7 @@ def run_ppo(options: argparse.Namespace, _: StopSignals, console: Console) -> No
     body = {"seed": options.seed, **overridden(preset, settings), **steps}
     body |= {"kind": "ppo", "prompts": prompts, "reward_model": options.reward_model}
     config = checked(PpoJobConfig, body)
-    if options.out is not None:
-        options.out.write_text(config.model_dump_json(exclude_defaults=True, by_alias=True) + "\n", "utf-8")
-        console.say(str(options.out))
-        return
-    with trainer(options) as client:
-        console.say(asked(client.submit, config).id)
+    deliver(config, options, console)
 
 
 def overridden(preset: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:

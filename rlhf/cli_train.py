@@ -13,7 +13,7 @@ from rlhf.local.console import Console
 from rlhf.local.signals import StopSignals
 
 if TYPE_CHECKING:
-    from rlhf.contracts.jobs import PreferencePair
+    from rlhf.contracts.jobs import PpoJobConfig, PreferencePair, RewardModelJobConfig
     from rlhf.data.formats import TypedPair
 
 PRESETS = ("500", "2000", "5000")
@@ -59,8 +59,13 @@ def run_train(options: argparse.Namespace, _: StopSignals, console: Console) -> 
     pairs = _choose(_read(options, console), wanted, options.seed, console)
     body = {"seed": options.seed, **preset, **settings, "kind": "reward_model", "pairs": pairs}
     config = checked(RewardModelJobConfig, body)
+    deliver(config, options, console)
+
+
+def deliver(config: PpoJobConfig | RewardModelJobConfig, options: argparse.Namespace, console: Console) -> None:
+    """Writes a job to `--out`, or submits it, and says the file or the job's id."""
     if options.out is not None:
-        options.out.write_text(config.model_dump_json(exclude_defaults=True) + "\n", "utf-8")
+        options.out.write_text(config.model_dump_json(exclude_defaults=True, by_alias=True) + "\n", "utf-8")
         console.say(str(options.out))
         return
     with trainer(options) as client:

@@ -13,6 +13,7 @@ from rlhf.lm.exchanges import Exchange, encode_exchange
 from rlhf.lm.loading import LanguageModel
 from services.reward.instruments import BATCH_SAMPLES
 from services.reward.model import MemberScores, Outcome, failure
+from services.reward.panels.promises import kept
 from services.reward.texts import Sample
 
 
@@ -46,9 +47,7 @@ class Bundle:
             rows = zip(exchanges.items(), told.scores.tolist(), told.novelty.tolist(), strict=True)
             for (index, exchange), members, novelty in rows:
                 outcomes[index] = self._outcome(members, novelty, exchange)
-        done: Future[list[Outcome]] = Future()
-        done.set_result([outcomes[index] for index in range(len(samples))])
-        return done
+        return kept([outcomes[index] for index in range(len(samples))])
 
     def _outcome(self, members: list[float], novelty: float, exchange: Exchange) -> Outcome:
         broken = [index for index, score in enumerate(members) if not math.isfinite(score)]
