@@ -91,8 +91,11 @@ async def _events(followed: Followed, feed: Feed, gone: asyncio.Future[None]) ->
         if complete:
             return
         news = asyncio.ensure_future(followed.progress.wait())
-        await asyncio.wait({news, gone}, return_when=asyncio.FIRST_COMPLETED)
-        news.cancel()
+        try:
+            await asyncio.wait({news, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # The server cancels this wait, too; what is then left waiting would be destroyed while it waits.
+            news.cancel()
 
 
 def describe(error: BaseException) -> ErrorBody:

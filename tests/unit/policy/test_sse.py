@@ -30,6 +30,16 @@ class Broken:
         raise AssertionError("the request never completes")
 
 
+class Silent:
+    """A feed that has nothing to say yet."""
+
+    def news(self) -> list[Word]:
+        return []
+
+    def rest(self) -> list[Word]:
+        raise AssertionError("the request never completes")
+
+
 async def never() -> None:
     await asyncio.Event().wait()
 
@@ -47,3 +57,17 @@ def test_a_feed_that_fails_ends_its_stream_with_an_error() -> None:
     error = json.loads(last.removeprefix("data: "))
     assert error["error_type"] == "internal"
     assert "KeyError" in error["error"]
+
+
+def test_a_stream_that_is_cut_off_leaves_nobody_waiting() -> None:
+    async def cut_off() -> int:
+        queued = SimpleNamespace(outcome=Future(), abandoned=asyncio.Event())
+        events = stream(SimpleNamespace(receive=never), Followed(queued, Progress()), Silent())
+        reading = asyncio.ensure_future(anext(events.body_iterator))
+        await asyncio.sleep(0.01)  # it waits for news now
+        reading.cancel()
+        await asyncio.wait({reading})
+        await asyncio.sleep(0)  # what was cancelled with it ends
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(cut_off()) == 1  # this one
