@@ -42,5 +42,6 @@ def test_a_job_holds_its_learner_from_its_submission_to_its_end(redis_url: str, 
     assert asked_of_redis(redis_client) == 1
 
     assert jobs.finish("ppo-1", JobState.SUCCEEDED, None, "token")
+    lease.release()
     assert asked_of_redis(redis_client) == 0
     app.close()

@@ -18,7 +18,9 @@ K8S = ROOT / "deploy" / "k8s"
 OVERLAYS = ("cpu", "gpu", "vllm")
 DOCUMENTED = "documented"
 """The kustomization that docs/kubernetes.md shows: managed Redis, own registry, own storage class."""
-VARIANTS = (*OVERLAYS, DOCUMENTED)
+GPU_BOX = "gpu-box"
+"""One node with several GPUs: the overlay gpu with the components for that."""
+VARIANTS = (*OVERLAYS, GPU_BOX, DOCUMENTED)
 KUBECTL = Path(sys.executable).with_name("kubectl")
 Manifest = dict[str, Any]
 
@@ -27,11 +29,15 @@ Manifest = dict[str, Any]
 def render(variant: str) -> tuple[Manifest, ...]:
     if variant in OVERLAYS:
         return kustomize(K8S / "overlays" / variant)
-    document = (ROOT / "docs" / "kubernetes.md").read_text()
-    (block,) = re.findall(r"<!-- tested: kustomize -->\n```yaml\n(.*?)```", document, re.DOTALL)
+    if variant == GPU_BOX:
+        components = ", ".join(f"../deploy/k8s/components/{name}" for name in ("one-node", "several-gpus"))
+        text = f"resources: [../deploy/k8s/overlays/gpu]\ncomponents: [{components}]\n"
+    else:
+        document = (ROOT / "docs" / "kubernetes.md").read_text()
+        (text,) = re.findall(r"<!-- tested: kustomize -->\n```yaml\n(.*?)```", document, re.DOTALL)
     with tempfile.TemporaryDirectory() as folder:
         repository = os.path.relpath(ROOT, Path(folder).resolve())
-        Path(folder, "kustomization.yaml").write_text(block.replace("../deploy/", f"{repository}/deploy/"))
+        Path(folder, "kustomization.yaml").write_text(text.replace("../deploy/", f"{repository}/deploy/"))
         return kustomize(Path(folder))
 
 
@@ -80,6 +86,11 @@ class Workload:
 def workloads(variant: str) -> list[Workload]:
     made = [one for one in render(variant) if "template" in one.get("spec", {})]
     return [Workload(one["kind"], one["metadata"]["name"], one) for one in made]
+
+
+def services(variant: str) -> list[Workload]:
+    """Those that run until they are stopped."""
+    return [one for one in workloads(variant) if one.kind != "Job"]
 
 
 def workload(variant: str, name: str) -> Workload:

@@ -16,11 +16,11 @@ from tests.unit.deploy.flows import selects
 from tests.unit.deploy.manifests import (
     ROOT,
     VARIANTS,
-    Workload,
     environment,
     named,
     of_kind,
     render,
+    services,
     workload,
     workloads,
 )
@@ -34,8 +34,7 @@ SETTINGS: dict[str, type[BaseSettings]] = {
 }
 SECRETS = {"api-key": "api_key", "redis-password": "redis_password", "vllm-key": "vllm_key", "hub-token": "hf_token"}
 """What docs/kubernetes.md creates: secret and key."""
-EVERY = [pytest.param(variant, one, id=f"{variant}-{one.name}") for variant in VARIANTS for one in workloads(variant)]
-LONG = [each for each in EVERY if each.values[1].kind != "Job"]
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
 def image_environment(service: str) -> dict[str, str]:
@@ -43,7 +42,7 @@ def image_environment(service: str) -> dict[str, str]:
     return dict(re.findall(r"\b(RLHF_\w+)=(\S+)", text))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@every_variant
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_service_knows_and_accepts_its_environment(
     variant: str, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -66,32 +65,35 @@ def test_a_service_knows_and_accepts_its_environment(
         assert settings.api_key.get_secret_value() == "s3cret"
 
 
-@pytest.mark.parametrize(("variant", "one"), EVERY)
-def test_no_environment_but_a_server_s_or_the_hub_s_is_not_ours(variant: str, one: Workload) -> None:
+@every_variant
+def test_variables_that_are_not_ours_are_those_of_vllm_and_the_hub(variant: str) -> None:
     foreign = {"vllm": r"VLLM_\w+|HF_HOME|HF_HUB_OFFLINE|USER|HOME", "weights": "HF_HUB_OFFLINE|HF_TOKEN"}
-    for container in one.containers:
-        others = [name for name in environment(variant, container) if not name.startswith("RLHF_")]
-        assert all(re.fullmatch(foreign.get(one.name, ""), name) for name in others)
+    for one in workloads(variant):
+        for container in one.containers:
+            others = [name for name in environment(variant, container) if not name.startswith("RLHF_")]
+            assert all(re.fullmatch(foreign.get(one.name, ""), name) for name in others)
 
 
-@pytest.mark.parametrize(("variant", "one"), EVERY)
-def test_a_shell_s_variables_are_set(variant: str, one: Workload) -> None:
-    for container in one.containers:
-        used = set(re.findall(r"\$\(?(RLHF_\w+)", " ".join(container.get("args", []))))
-        assert used <= set(environment(variant, container))
+@every_variant
+def test_variables_of_commands_are_set(variant: str) -> None:
+    for one in workloads(variant):
+        for container in one.containers:
+            used = set(re.findall(r"\$\(?(RLHF_\w+)", " ".join(container.get("args", []))))
+            assert used <= set(environment(variant, container))
 
 
-@pytest.mark.parametrize(("variant", "one"), EVERY)
-def test_secrets_are_those_of_the_docs_and_reach_only_who_reads_them(variant: str, one: Workload) -> None:
-    mounted: set[str] = set()
-    for volume in one.pod["volumes"]:
-        for source in volume.get("projected", {}).get("sources", []):
-            mounted.add(SECRETS[source["secret"]["name"]])
-    read = {Path(value).name for value in environment(variant, one.main).values() if value.startswith("/secrets/")}
-    assert mounted == (read if one.name != "redis" else {"redis_password"})
-    for entry in one.main.get("env", []):
-        if reference := entry.get("valueFrom", {}).get("secretKeyRef"):
-            assert SECRETS[reference["name"]] == reference["key"]
+@every_variant
+def test_secrets_are_those_of_the_docs_and_reach_only_who_reads_them(variant: str) -> None:
+    for one in workloads(variant):
+        mounted: set[str] = set()
+        for volume in one.pod["volumes"]:
+            for source in volume.get("projected", {}).get("sources", []):
+                mounted.add(SECRETS[source["secret"]["name"]])
+        read = {Path(value).name for value in environment(variant, one.main).values() if value.startswith("/secrets/")}
+        assert mounted == (read if one.name != "redis" else {"redis_password"})
+        for entry in one.main.get("env", []):
+            if reference := entry.get("valueFrom", {}).get("secretKeyRef"):
+                assert SECRETS[reference["name"]] == reference["key"]
 
 
 def test_the_docs_create_every_secret() -> None:
@@ -100,35 +102,36 @@ def test_the_docs_create_every_secret() -> None:
     assert created == SECRETS
 
 
-@pytest.mark.parametrize(("variant", "one"), EVERY)
-def test_volumes_exist_and_are_mounted(variant: str, one: Workload) -> None:
+@every_variant
+def test_volumes_exist_and_are_mounted(variant: str) -> None:
     claims = {claim["metadata"]["name"] for claim in of_kind(render(variant), "PersistentVolumeClaim")}
-    volumes = {volume["name"] for volume in one.pod["volumes"]}
-    assert {
-        v["persistentVolumeClaim"]["claimName"] for v in one.pod["volumes"] if "persistentVolumeClaim" in v
-    } <= claims
-    volumes |= {claim["metadata"]["name"] for claim in one.manifest["spec"].get("volumeClaimTemplates", [])}
-    mounts = [mount for container in one.containers for mount in container.get("volumeMounts", [])]
-    assert {mount["name"] for mount in mounts} == volumes
     writers = {"store": {"trainer-api", "learner"}, "models": {"weights"}}
-    for mount in mounts:
-        if mount["name"] in writers:
-            assert mount.get("readOnly", False) == (one.name not in writers[mount["name"]])
+    for one in workloads(variant):
+        for volume in one.pod["volumes"]:
+            assert "persistentVolumeClaim" not in volume or volume["persistentVolumeClaim"]["claimName"] in claims
+        volumes = {volume["name"] for volume in one.pod["volumes"]}
+        volumes |= {claim["metadata"]["name"] for claim in one.manifest["spec"].get("volumeClaimTemplates", [])}
+        mounts = [mount for container in one.containers for mount in container.get("volumeMounts", [])]
+        assert {mount["name"] for mount in mounts} == volumes
+        for mount in mounts:
+            if mount["name"] in writers:
+                assert mount.get("readOnly", False) == (one.name not in writers[mount["name"]])
 
 
-@pytest.mark.parametrize(("variant", "one"), LONG)
-def test_probes_ask_routes_that_need_no_key_at_a_port_that_is_open(variant: str, one: Workload) -> None:
-    ports = {port["name"]: port["containerPort"] for port in one.main["ports"]}
-    assert set(ports.values()) == {6379 if one.name == "redis" else 8000}
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        if one.name == "redis":
-            assert "redis-cli ping" in one.main[probe]["exec"]["command"][-1]
-        else:
-            assert one.main[probe]["httpGet"]["port"] in ports
-            assert one.main[probe]["httpGet"]["path"] in OPEN_PATHS
-    if one.name in ("policy", "reward", "trainer-api"):
-        assert one.main["readinessProbe"]["httpGet"]["path"] == "/ready"
-        assert one.main["livenessProbe"]["httpGet"]["path"] == "/health"
+@every_variant
+def test_probes_ask_routes_that_need_no_key_at_a_port_that_is_open(variant: str) -> None:
+    for one in services(variant):
+        ports = {port["name"]: port["containerPort"] for port in one.main["ports"]}
+        assert set(ports.values()) == {6379 if one.name == "redis" else 8000}
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            if one.name == "redis":
+                assert "redis-cli ping" in one.main[probe]["exec"]["command"][-1]
+            else:
+                assert one.main[probe]["httpGet"]["port"] in ports
+                assert one.main[probe]["httpGet"]["path"] in OPEN_PATHS
+        if one.name in ("policy", "reward", "trainer-api"):
+            assert one.main["readinessProbe"]["httpGet"]["path"] == "/ready"
+            assert one.main["livenessProbe"]["httpGet"]["path"] == "/health"
 
 
 def test_our_images_listen_where_the_manifests_say() -> None:
@@ -137,7 +140,7 @@ def test_our_images_listen_where_the_manifests_say() -> None:
         assert (given["RLHF_PORT"], given["RLHF_METRICS_PORT"], given["RLHF_STORE"]) == ("8000", "8000", "/store")
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@every_variant
 def test_services_lead_to_open_ports_of_pods(variant: str) -> None:
     for service in of_kind(render(variant), "Service"):
         (one,) = [
@@ -147,12 +150,13 @@ def test_services_lead_to_open_ports_of_pods(variant: str) -> None:
         assert {"name": port["targetPort"], "containerPort": port["port"]} in one.main["ports"]
 
 
-@pytest.mark.parametrize(("variant", "one"), EVERY)
-def test_addresses_are_those_of_services(variant: str, one: Workload) -> None:
-    for value in environment(variant, one.main).values():
-        for host, port in re.findall(r"^\w+://([\w.-]+):(\d+)", value):
-            if host != "redis.example":
-                assert named(render(variant), "Service", host)["spec"]["ports"][0]["port"] == int(port)
+@every_variant
+def test_addresses_are_those_of_services(variant: str) -> None:
+    for one in workloads(variant):
+        for value in environment(variant, one.main).values():
+            for host, port in re.findall(r"^\w+://([\w.-]+):(\d+)", value):
+                if host != "redis.example":
+                    assert named(render(variant), "Service", host)["spec"]["ports"][0]["port"] == int(port)
 
 
 def test_vllm_is_started_as_the_docs_of_the_backends_say() -> None:

@@ -6,11 +6,24 @@ from prometheus_client import REGISTRY
 import services.policy.engine.instruments
 import services.reward.instruments  # noqa: F401
 from services.trainer.jobs.celery_app import ROLLOUT_QUEUE
-from tests.unit.deploy.manifests import OVERLAYS, VARIANTS, environment, named, of_kind, render, workload, workloads
+from tests.unit.deploy.manifests import (
+    GPU_BOX,
+    OVERLAYS,
+    VARIANTS,
+    environment,
+    named,
+    of_kind,
+    render,
+    workload,
+    workloads,
+)
 
 LEAVING_S = 4.0
 """What a process needs beyond its own time to drain or stop: services wait 1 s for a thread twice, workers leave 1.5 s
 later and spend 2 s on handing work back."""
+
+TORCHRUN_KILLS_S = 30.0
+"""After a signal, its processes: the default `death_timeout` of torch.distributed.elastic's agent."""
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -23,7 +36,7 @@ def test_workers_are_scaled_by_the_work_that_redis_holds(variant: str) -> None:
     assert keys == {"learner": ["jobs:active"], "rollout": [ROLLOUT_QUEUE, "jobs:active"]}
 
 
-@pytest.mark.parametrize("variant", OVERLAYS)
+@pytest.mark.parametrize("variant", [*OVERLAYS, GPU_BOX])
 def test_keda_asks_the_redis_that_the_services_use(variant: str) -> None:
     address = named(render(variant), "ConfigMap", "redis-for-keda")["data"]["address"]
     host, _, port = address.partition(":")
@@ -66,19 +79,24 @@ def test_a_pod_that_stops_has_the_time_that_its_process_takes(variant: str) -> N
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gpus_are_asked_for_where_they_are(variant: str) -> None:
-    with_gpu = {one.name for one in workloads(variant) if "nvidia.com/gpu" in one.main["resources"]["limits"]}
-    expected = {
-        "cpu": set(),
-        "gpu": {"policy", "reward", "learner"},
-        "documented": {"policy", "reward", "learner"},
-        "vllm": {"vllm", "reward", "learner"},
-    }
-    assert with_gpu == expected[variant]
+    limits = {one.name: one.main["resources"]["limits"].get("nvidia.com/gpu") for one in workloads(variant)}
+    with_gpu = {name: gpus for name, gpus in limits.items() if gpus is not None}
+    one_each = {"policy": 1, "reward": 1, "learner": 1}
+    assert (
+        with_gpu
+        == {
+            "cpu": {},
+            "gpu": one_each,
+            "gpu-box": one_each | {"learner": 4},
+            "documented": one_each,
+            "vllm": {"vllm": 1, "reward": 1, "learner": 1},
+        }[variant]
+    )
     for one in workloads(variant):
         on_node = "nvidia.com/gpu.present" in one.pod.get("nodeSelector", {})
         tolerated = any(each["key"] == "nvidia.com/gpu" for each in one.pod.get("tolerations", []))
         assert on_node == tolerated == (one.name in with_gpu)
-        if one.name in with_gpu - {"vllm"}:
+        if one.name in with_gpu.keys() - {"vllm"}:
             assert environment(variant, one.main)["RLHF_DEVICE"] == "cuda"
             assert one.main["image"].endswith("-cuda")
 
@@ -90,3 +108,15 @@ def test_replicas_are_spread_over_nodes(variant: str) -> None:
         (spread,) = one.pod["topologySpreadConstraints"]
         assert spread["topologyKey"] == "kubernetes.io/hostname"
         assert spread["labelSelector"]["matchLabels"].items() <= one.labels.items()
+
+
+def test_volumes_are_shared_by_nodes_where_there_are_several() -> None:
+    for variant in VARIANTS:
+        modes = {claim["spec"]["accessModes"][0] for claim in of_kind(render(variant), "PersistentVolumeClaim")}
+        assert modes == {"ReadWriteOnce" if variant == GPU_BOX else "ReadWriteMany"}
+
+
+def test_a_learner_of_several_processes_stops_before_torchrun_kills_it() -> None:
+    learner = workload(GPU_BOX, "learner").main
+    assert [*learner["command"], *learner["args"]][-3:] == ["-m", "services.trainer.worker", "learner"]
+    assert float(environment(GPU_BOX, learner)["RLHF_STOP_GRACE_S"]) + LEAVING_S < TORCHRUN_KILLS_S
