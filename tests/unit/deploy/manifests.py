@@ -19,7 +19,7 @@ OVERLAYS = ("cpu", "gpu", "vllm")
 DOCUMENTED = "documented"
 """The kustomization that docs/kubernetes.md shows: managed Redis, own registry, own storage class."""
 GPU_BOX = "gpu-box"
-"""One node with several GPUs: the overlay gpu with the components for that."""
+"""One node with several GPUs and no KEDA: the overlay gpu with the components for that."""
 VARIANTS = (*OVERLAYS, GPU_BOX, DOCUMENTED)
 KUBECTL = Path(sys.executable).with_name("kubectl")
 Manifest = dict[str, Any]
@@ -30,7 +30,9 @@ def render(variant: str) -> tuple[Manifest, ...]:
     if variant in OVERLAYS:
         return kustomize(K8S / "overlays" / variant)
     if variant == GPU_BOX:
-        components = ", ".join(f"../deploy/k8s/components/{name}" for name in ("one-node", "several-gpus"))
+        components = ", ".join(
+            f"../deploy/k8s/components/{name}" for name in ("one-node", "several-gpus", "without-keda")
+        )
         text = f"resources: [../deploy/k8s/overlays/gpu]\ncomponents: [{components}]\n"
     else:
         document = (ROOT / "docs" / "kubernetes.md").read_text()

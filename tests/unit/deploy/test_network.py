@@ -40,7 +40,7 @@ COMMON = NAMES | FRONT | METRICS | ROLLOUT | WEIGHTS
     [
         ("cpu", COMMON | REDIS),
         ("gpu", COMMON | REDIS),
-        ("gpu-box", COMMON | REDIS),
+        ("gpu-box", (COMMON | REDIS) - {"keda > redis:6379"}),
         ("vllm", COMMON | REDIS | {"policy > vllm:8000", "policy > dns:53", "prometheus > vllm:8000"}),
         ("documented", COMMON | {f"{name} > managed-redis:6380" for name in ("trainer-api", "learner", "rollout")}),
     ],
