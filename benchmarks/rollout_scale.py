@@ -97,7 +97,7 @@ def run(job: str, url: str, options: argparse.Namespace, *, ahead: int, learn_s:
     from rlhf.contracts.jobs import PpoJobConfig
     from services.trainer.experience.collector import Collector
     from services.trainer.experience.stream import ExperienceStream
-    from services.trainer.jobs.celery_app import ROLLOUT_QUEUE, create_celery, send_rollout, waiting
+    from services.trainer.jobs.celery_app import ROLLOUT_QUEUE, create_celery, send_rollouts, waiting
     from services.trainer.jobs.connection import BLOCK_MS, connect
     from services.trainer.jobs.lease import leases_held
     from services.trainer.jobs.store import JobStore
@@ -117,8 +117,8 @@ def run(job: str, url: str, options: argparse.Namespace, *, ahead: int, learn_s:
     def alive(ids: list[str]) -> set[str]:
         return leases_held(redis, ids) | (waiting(redis, ROLLOUT_QUEUE) & set(ids))
 
-    def send(task: Any) -> None:
-        send_rollout(app, task.batch_id, task.model_dump(mode="json"))
+    def send(tasks: list[Any]) -> None:
+        send_rollouts(app, {task.batch_id: task.model_dump(mode="json") for task in tasks})
 
     collector = Collector(ExperienceStream(redis, job), send, alive, look_s=5.0, block_ms=BLOCK_MS)
     queue = total = 0.0

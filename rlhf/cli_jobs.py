@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from rlhf.cli_requests import RequestFailed, asked, checked, read_json, trainer
+from rlhf.cli_requests import RequestFailed, add_priority, asked, checked, read_json, trainer
 from rlhf.contracts.jobs import JobKind, JobState
 from rlhf.local.console import Console
 from rlhf.local.signals import StopSignals
@@ -22,6 +22,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     listed.set_defaults(command=run_list)
     submit = jobs.add_parser("submit", parents=[where], help="submit a job")
     submit.add_argument("file", type=Path, help="the body of POST /jobs, JSON")
+    add_priority(submit)
     submit.set_defaults(command=run_submit)
     for name, what, command in (
         ("show", "state, progress and last metrics", run_show),
@@ -41,7 +42,10 @@ def run_list(options: argparse.Namespace, _: StopSignals, console: Console) -> N
     with trainer(options) as client:
         state = JobState(options.state) if options.state else None
         for job in asked(client.jobs, state, options.kind, limit=options.limit):
-            console.say(f"{job.id}  {job.kind:<12}  {job.state:<9}  {job.step}/{job.total_steps}  {job.reason or ''}")
+            steps = f"{job.step}/{job.total_steps}"
+            console.say(
+                f"{job.id}  {job.kind:<12}  {job.state:<9}  priority {job.priority:<3}  {steps}  {job.reason or ''}"
+            )
 
 
 def run_submit(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
@@ -52,7 +56,7 @@ def run_submit(options: argparse.Namespace, _: StopSignals, console: Console) ->
 
     config = checked(RootModel[JobConfig], read_json("the job", options.file)).root
     with trainer(options) as client:
-        console.say(asked(client.submit, config).id)
+        console.say(asked(client.submit, config, priority=options.priority).id)
 
 
 def run_show(options: argparse.Namespace, _: StopSignals, console: Console) -> None:

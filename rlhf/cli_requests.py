@@ -132,6 +132,13 @@ def run_report(options: argparse.Namespace, _: StopSignals, console: Console) ->
     console.say(str(options.folder / "report.html"))
 
 
+def add_priority(parser: argparse.ArgumentParser) -> None:
+    """Adds `--priority` to a command that submits a job."""
+    parser.add_argument(
+        "--priority", type=int, default=0, help="-10 to 10; a free learner takes the highest first (default: 0)"
+    )
+
+
 def read_json(what: str, path: Path) -> Any:
     """The content of a file that the user named. Args: what, it is, for the message when it cannot be read."""
     try:

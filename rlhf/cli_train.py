@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf.cli_requests import RequestFailed, asked, checked, find_service, read_json, trainer
+from rlhf.cli_requests import RequestFailed, add_priority, asked, checked, find_service, read_json, trainer
 from rlhf.contracts.errors import ServiceError
 from rlhf.local.console import Console
 from rlhf.local.signals import StopSignals
@@ -30,6 +30,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     train.add_argument("--preset", choices=PRESETS, help="settings for so many pairs, and so many pairs")
     train.add_argument("--settings", type=Path, help="JSON with settings of the job: members, epochs, ...")
     train.add_argument("--out", type=Path, help="write the job for `rlhf jobs submit` in place of submitting it")
+    add_priority(train)
     train.set_defaults(command=run_train)
 
     bench = commands.add_parser(
@@ -65,11 +66,15 @@ def run_train(options: argparse.Namespace, _: StopSignals, console: Console) -> 
 def deliver(config: PpoJobConfig | RewardModelJobConfig, options: argparse.Namespace, console: Console) -> None:
     """Writes a job to `--out`, or submits it, and says the file or the job's id."""
     if options.out is not None:
+        if options.priority:
+            raise RequestFailed(
+                f"--priority {options.priority} is no part of the file that --out writes; give it to `rlhf jobs submit`"
+            )
         options.out.write_text(config.model_dump_json(exclude_defaults=True, by_alias=True) + "\n", "utf-8")
         console.say(str(options.out))
         return
     with trainer(options) as client:
-        console.say(asked(client.submit, config).id)
+        console.say(asked(client.submit, config, priority=options.priority).id)
 
 
 def run_reward_bench(options: argparse.Namespace, _: StopSignals, console: Console) -> None:

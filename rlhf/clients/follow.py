@@ -41,12 +41,15 @@ class Watcher(Protocol):
 def run_job(
     trainer: Trainer, config: PpoJobConfig | RewardModelJobConfig, watcher: Watcher, check: Callable[[], None]
 ) -> tuple[JobStatus, list[JobEvent]]:
-    """Submits a job and follows it. Args: config, of the job; the others, the answer and errors as `follow_job`."""
-    return follow_job(trainer, trainer.submit(config).id, watcher, check)
+    """Submits a job and follows it. Args: config, of the job; the others, the answer and errors as `follow_job`.
+
+    Nobody else knows of this job, so nobody would resume it: one that pauses counts as failed.
+    """
+    return follow_job(trainer, trainer.submit(config).id, watcher, check, resumable=False)
 
 
 def follow_job(
-    trainer: Trainer, job: str, watcher: Watcher, check: Callable[[], None]
+    trainer: Trainer, job: str, watcher: Watcher, check: Callable[[], None], *, resumable: bool = True
 ) -> tuple[JobStatus, list[JobEvent]]:
     """Follows a job to its end, from its first event that is still known.
 
@@ -55,12 +58,13 @@ def follow_job(
         job: its id.
         watcher: told of every event and state.
         check: raises when following has no point any more, as when a service died.
+        resumable: a job that is paused may be resumed by someone, and is waited for.
 
     Returns:
         The final state and all events.
 
     Raises:
-        JobFailed: it failed or was cancelled.
+        JobFailed: it failed or was cancelled, or is paused and nobody will resume it.
     """
     events: list[JobEvent] = []
     while True:
@@ -72,7 +76,7 @@ def follow_job(
             for event in fresh:
                 watcher.tell(event)
         watcher.update(status)
-        if status.state.final:
+        if status.state.final or (status.state is JobState.PAUSED and not resumable):
             break
         time.sleep(POLL_S)
     if status.state is not JobState.SUCCEEDED:

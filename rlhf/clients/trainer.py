@@ -33,16 +33,20 @@ class TrainerClient(ServiceClient):
 
     service = "trainer"
 
-    def submit(self, config: PpoJobConfig | RewardModelJobConfig, *, key: str | None = None) -> JobStatus:
+    def submit(
+        self, config: PpoJobConfig | RewardModelJobConfig, *, key: str | None = None, priority: int = 0
+    ) -> JobStatus:
         """Queues a job; sent again after an outage, it still makes one job.
 
         Args:
             config: of the job.
             key: Idempotency-Key: the same key and config always mean the same job; null draws one for this call.
+            priority: -10 to 10; a free learner takes the highest first.
         """
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
         body = config.model_dump(mode="json", by_alias=True)
-        return self.fetch(JobStatus, "POST", "/jobs", json=body, headers=headers)
+        params = {"priority": priority}
+        return self.fetch(JobStatus, "POST", "/jobs", json=body, params=params, headers=headers)
 
     def jobs(self, state: JobState | None = None, kind: JobKind | None = None, *, limit: int = 100) -> list[JobStatus]:
         """Jobs, newest first. Args: state, kind, only these; limit, at most so many."""
@@ -84,7 +88,7 @@ class TrainerClient(ServiceClient):
                 return
 
     def wait(self, job: str, tell: Callable[[JobEvent], None] | None = None) -> JobStatus:
-        """Waits until a job has ended, whatever its end. Args: tell, is given every event."""
+        """Waits until a job has ended, whatever its end, a pause included. Args: tell, is given every event."""
         for event in self.follow(job):
             if tell is not None:
                 tell(event)

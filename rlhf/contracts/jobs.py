@@ -56,7 +56,7 @@ class RolloutConfig(Contract):
     )
     repeated_ngram_size: int = Field(4, ge=2, le=64, description="tokens of such an n-gram")
     max_failed_fraction: float = Field(
-        0.25, ge=0, le=1, description="of a step's samples; above it the job fails with the reason"
+        0.25, ge=0, le=1, description="of a step's samples; above it the job pauses with the reason"
     )
 
     @model_validator(mode="after")
@@ -177,6 +177,15 @@ class RewardModelJobConfig(Contract):
     seed: int = Field(0, ge=0, lt=2**31)
 
 
+Priority = Annotated[
+    int,
+    Field(
+        ge=-10,
+        le=10,
+        description="a free learner takes the highest first, of equal ones the oldest; 0: normal. No running job is "
+        "stopped for another",
+    ),
+]
 JobKind = Literal["ppo", "reward_model"]
 JobConfig = Annotated[PpoJobConfig | RewardModelJobConfig, Field(discriminator="kind")]
 
@@ -209,11 +218,21 @@ class JobEvent(Contract):
     data: dict[str, Any] = Field(default_factory=dict)
 
 
+class BestVersion(Contract):
+    """The version of a PPO job's adapter that did best so far, by means over a few steps."""
+
+    step: int = Field(description="steps it has learned")
+    adapter: ArtifactRef = Field(description="its name for policy servers")
+    reward: float = Field(description="mean reward of its samples, over these steps")
+    kl: float = Field(description="KL per sequence, nats, over these steps")
+
+
 class JobStatus(Contract):
     """`GET /jobs/{id}`."""
 
     id: str
     kind: JobKind
+    priority: Priority = 0
     state: JobState
     step: int
     total_steps: int
@@ -223,6 +242,7 @@ class JobStatus(Contract):
     started_at: float | None
     finished_at: float | None
     last_metrics: dict[str, float]
+    best: BestVersion | None = Field(None, description="null: too few steps to tell, or another kind of job")
     reason: str | None = Field(description="why it failed, paused or was cancelled")
     attempts: int = Field(description="how many times a worker began it; >1 after a crash")
 

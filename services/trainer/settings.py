@@ -123,7 +123,7 @@ class RolloutSettings(WorkerSettings):
         8,
         ge=0,
         le=1000,
-        description="retries while policy or reward cannot be reached, are full or fail; then the job fails",
+        description="retries while policy or reward cannot be reached, are full or fail; then the job pauses",
     )
     rollout_backoff_s: float = Field(
         1.0, gt=0, le=600, description="seconds before the first retry; doubles, with jitter"

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
 from rlhf.contracts.errors import ErrorBody
-from rlhf.contracts.jobs import ArtifactFile, JobConfig, JobEvent, JobKind, JobState, JobStatus, MetricsSeries
+from rlhf.contracts.jobs import ArtifactFile, JobConfig, JobEvent, JobKind, JobState, JobStatus, MetricsSeries, Priority
 from services.trainer.api.downloads import find_file, list_files
 from services.trainer.api.eventstream import stream_events
 from services.trainer.api.submission import Desk, resume, submit
@@ -37,12 +37,13 @@ def submit_job(
     desk: AtDesk,
     idempotency_key: Annotated[
         str | None,
-        Header(min_length=1, max_length=255, description="the same key with the same body gives the same job"),
+        Header(min_length=1, max_length=255, description="the same key with the same request gives the same job"),
     ] = None,
+    priority: Annotated[Priority, Query()] = 0,
 ) -> JobStatus:
     """Queues a job. The whole config is checked first, and all its errors are reported at once."""
     with outages_are_unavailable():
-        status = submit(desk, config, idempotency_key)
+        status = submit(desk, config, idempotency_key, priority)
     response.headers["Location"] = f"/jobs/{status.id}"
     return status
 

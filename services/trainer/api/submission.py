@@ -43,22 +43,24 @@ class Desk:
     app: Celery
 
 
-def submit(desk: Desk, config: AnyJobConfig, key: str | None) -> JobStatus:
+def submit(desk: Desk, config: AnyJobConfig, key: str | None, priority: int = 0) -> JobStatus:
     """Queues a job.
 
     Args:
         desk: where.
         config: validated.
-        key: the caller's Idempotency-Key; the same key and config give the same job.
+        key: the caller's Idempotency-Key; the same key, config and priority give the same job.
+        priority: among the queued jobs; no part of the config, since it changes nothing that is learned.
 
     Raises:
         InvalidInput: a reward model does not exist or is damaged.
-        Conflict: the key was used with another config.
+        Conflict: the key was used with another config or priority.
     """
     body = config.model_dump_json(by_alias=True).encode()
     idempotency = None
     if key is not None:
-        idempotency = Idempotency(key, hashlib.sha256(body).hexdigest(), desk.settings.idempotency_ttl_s)
+        request = body + (f"priority={priority}".encode() if priority else b"")
+        idempotency = Idempotency(key, hashlib.sha256(request).hexdigest(), desk.settings.idempotency_ttl_s)
         if (earlier := desk.jobs.earlier(idempotency)) is not None:
             return desk.jobs.status(earlier)
     if isinstance(config, PpoJobConfig):
@@ -67,7 +69,7 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None) -> JobStatus:
     folder = _new_folder(desk.store, _PREFIXES[config.kind])
     _write_durably(folder / CONFIG_FILE, body)
     try:
-        job = desk.jobs.create(folder.name, config.kind, _total_steps(config), idempotency)
+        job = desk.jobs.create(folder.name, config.kind, _total_steps(config), idempotency, priority=priority)
     except Conflict:
         shutil.rmtree(folder)
         raise

@@ -17,13 +17,17 @@ class RolloutFailed(Exception):
     """A batch will never come; the message says which and why."""
 
 
+class ServicesFailed(Exception):
+    """Policy, reward or rollout workers could not do what a step needs, in all tries; once they are mended they can."""
+
+
 class Collector:
     """Collects the batches of one job's steps; keeps them until they are acknowledged."""
 
     def __init__(
         self,
         stream: ExperienceStream,
-        send: Callable[[RolloutTask], None],
+        send: Callable[[list[RolloutTask]], None],
         alive: Callable[[list[str]], set[str]],
         *,
         look_s: float,
@@ -33,7 +37,7 @@ class Collector:
 
         Args:
             stream: the job's experience.
-            send: queues a task.
+            send: queues tasks.
             alive: those batch ids that a worker is making or a message asks for.
             look_s: seconds between looks for lost tasks; one that is lost in two looks in a row is sent again.
             block_ms: longest wait for a batch between two checks.
@@ -45,13 +49,17 @@ class Collector:
         self._resumed = False
 
     def enqueue(self, tasks: list[RolloutTask]) -> None:
-        """Sends the tasks whose batch is neither there nor on its way from an earlier attempt."""
-        ids = [task.batch_id for task in tasks]
+        """Sends the tasks whose batch is neither there nor on its way from an earlier attempt.
+
+        Those that this attempt asked for already are left to `pull`, which knows when they are lost or have failed.
+        """
+        fresh = {task.batch_id: task for task in tasks if task.batch_id not in self._tasks}
+        ids = list(fresh)
         known = self.stream.seen(ids) | self._alive(ids)
-        for task in tasks:
-            self._tasks[task.batch_id] = task
-            if task.batch_id not in known:
-                self._send(task)
+        # Why an earlier attempt had to stop is past: whoever resumed the job had it mended.
+        self.stream.forget_failures(ids)
+        self._tasks |= fresh
+        self._send_all([task for batch_id, task in fresh.items() if batch_id not in known])
 
     def pull(self, step: int, shards: int, check: Callable[[], None]) -> list[ExperienceBatch]:
         """Waits for all batches of a step.
@@ -66,6 +74,7 @@ class Collector:
 
         Raises:
             RolloutFailed: one of them will never come.
+            ServicesFailed: one of them was tried for as long as a rollout worker tries.
         """
         self._read_pending(step)
         wanted = [f"{self.stream.job}:{step}:{shard}" for shard in range(shards)]
@@ -73,8 +82,9 @@ class Collector:
         look_at = time.monotonic() + self._look_s
         while missing := [batch_id for batch_id in wanted if batch_id not in self._entries]:
             check()
-            for batch_id, reason in self.stream.failures(missing).items():
-                raise RolloutFailed(f"rollout {batch_id} failed: {reason}")
+            for batch_id, failure in self.stream.failures(missing).items():
+                kind = ServicesFailed if failure.mendable else RolloutFailed
+                raise kind(f"rollout {batch_id} failed: {failure.reason}")
             if time.monotonic() >= look_at:
                 suspects = self._resend_lost(missing, suspects)
                 look_at = time.monotonic() + self._look_s
@@ -87,6 +97,17 @@ class Collector:
         for batch in batches:
             del self._entries[batch.batch_id]
             self._tasks.pop(batch.batch_id, None)
+
+    def discard(self, batches: list[ExperienceBatch]) -> None:
+        """Takes batches back that nobody has learned from: whoever asks for them again gets new ones."""
+        entries = {batch.batch_id: self._entries.pop(batch.batch_id) for batch in batches}
+        self.stream.discard({batch_id: entry.id for batch_id, entry in entries.items()})
+        for batch_id in entries:
+            self._tasks.pop(batch_id, None)
+
+    def _send_all(self, tasks: list[RolloutTask]) -> None:
+        if tasks:
+            self._send(tasks)
 
     def _read_pending(self, step: int) -> None:
         if self._resumed:
@@ -106,7 +127,8 @@ class Collector:
     def _resend_lost(self, missing: list[str], suspects: set[str]) -> set[str]:
         """Sends again what is still lost since the last look; returns what is lost at this one."""
         lost = set(missing) - self._alive(missing)
-        for batch_id in sorted(lost & suspects):
+        again = sorted(lost & suspects)
+        for batch_id in again:
             if batch_id in self.stream.seen([batch_id]):
                 # Between the two looks everything in the stream was read, and this was not there.
                 raise RolloutFailed(
@@ -116,5 +138,5 @@ class Collector:
             if batch_id not in self._tasks:
                 raise RolloutFailed(f"batch {batch_id} was never asked for; enqueue its task before pulling it")
             log.warning("rollout lost, sending it again", extra={"batch": batch_id})
-            self._send(self._tasks[batch_id])
+        self._send_all([self._tasks[batch_id] for batch_id in again])
         return lost - suspects

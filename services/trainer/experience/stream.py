@@ -1,13 +1,14 @@
 """The experience of one job in Redis: pushed once, read by the learner's group, deleted when acknowledged.
 
 Keys: `experience:{job}` (stream, group `learner`), `experience:{job}:seen` (set of batch ids, about 100 bytes each for
-the job's life), `experience:{job}:failed` (hash of batch id to reason). The stream holds what is not yet acknowledged:
-at most the shards of the steps that the learner enqueued since its last checkpoint.
+the job's life), `experience:{job}:failed` (hash of batch id to a Failure as JSON). The stream holds what is
+not yet acknowledged: at most the shards of the steps that the learner enqueued since its last checkpoint.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from redis import Redis, ResponseError
@@ -30,6 +31,7 @@ return 1
 _FAIL = """
 local state = redis.call('HGET', KEYS[2], 'state')
 if not state or state == 'succeeded' or state == 'failed' or state == 'cancelled' then return 0 end
+if redis.call('SISMEMBER', KEYS[3], ARGV[1]) == 1 then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 return 1
 """
@@ -46,6 +48,19 @@ class Entry:
 
     id: str
     batch: ExperienceBatch
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a batch does not come.
+
+    Attributes:
+        reason: for people.
+        mendable: the same request can succeed later, when policy, reward or the workers are mended.
+    """
+
+    reason: str
+    mendable: bool
 
 
 class ExperienceStream:
@@ -86,16 +101,31 @@ class ExperienceStream:
                 pipe.xdel(self.stream, *entry_ids)
                 pipe.execute()
 
-    def record_failure(self, batch_id: str, reason: str) -> None:
-        """Tells the learner that this batch will never come; nothing happens once the job has ended."""
-        self._fail(keys=[self.failed_key, f"job:{self.job}"], args=[batch_id, reason])
+    def discard(self, entry_ids: dict[str, str]) -> None:
+        """Deletes entries as if they had never been pushed. Args: entry_ids, of each batch id."""
+        if entry_ids:
+            with self.redis.pipeline(transaction=True) as pipe:
+                pipe.xack(self.stream, GROUP, *entry_ids.values())
+                pipe.xdel(self.stream, *entry_ids.values())
+                pipe.srem(self.seen_key, *entry_ids)
+                pipe.execute()
 
-    def failures(self, batch_ids: list[str]) -> dict[str, str]:
-        """Reasons of those of the ids that failed for good."""
+    def record_failure(self, batch_id: str, failure: Failure) -> None:
+        """Tells the learner that this batch does not come; nothing happens when it is there or the job has ended."""
+        keys = [self.failed_key, f"job:{self.job}", self.seen_key]
+        self._fail(keys=keys, args=[batch_id, json.dumps(asdict(failure))])
+
+    def failures(self, batch_ids: list[str]) -> dict[str, Failure]:
+        """Why those of the ids that failed did."""
         if not batch_ids:
             return {}
-        reasons = cast(list[bytes | None], self.redis.hmget(self.failed_key, batch_ids))
-        return {i: reason.decode() for i, reason in zip(batch_ids, reasons, strict=True) if reason is not None}
+        told = cast(list[bytes | None], self.redis.hmget(self.failed_key, batch_ids))
+        return {i: Failure(**json.loads(each)) for i, each in zip(batch_ids, told, strict=True) if each is not None}
+
+    def forget_failures(self, batch_ids: list[str]) -> None:
+        """Takes back that batches failed: they are asked for again."""
+        if batch_ids:
+            self.redis.hdel(self.failed_key, *batch_ids)
 
     def _make_group(self) -> None:
         try:

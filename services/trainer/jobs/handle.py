@@ -10,13 +10,14 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from rlhf.artifacts.store import ArtifactStore
-from rlhf.contracts.jobs import JobConfig, PpoJobConfig, RewardModelJobConfig
+from rlhf.contracts.jobs import BestVersion, JobConfig, PpoJobConfig, RewardModelJobConfig
 from rlhf.contracts.rollout import RolloutTask
 from services.trainer.experience.batch import ExperienceBatch
-from services.trainer.experience.collector import Collector, RolloutFailed
+from services.trainer.experience.collector import Collector, RolloutFailed, ServicesFailed
 from services.trainer.jobs.lease import Lease, LeaseLost
+from services.trainer.jobs.record import EventKind, Level, finite
 from services.trainer.jobs.series import SeriesWriter
-from services.trainer.jobs.store import EventKind, JobStore, Level, finite
+from services.trainer.jobs.store import JobStore
 
 __all__ = [
     "CONFIG_FILE",
@@ -25,6 +26,7 @@ __all__ = [
     "JobPaused",
     "LeaseLost",
     "RolloutFailed",
+    "ServicesFailed",
     "WorkerStopping",
     "read_config",
 ]
@@ -75,13 +77,14 @@ class JobHandle:
         self._progressed: tuple[int, float] | None = None
         self._step_s: float | None = None
 
-    def progress(self, step: int, total: int, metrics: dict[str, float]) -> None:
+    def progress(self, step: int, total: int, metrics: dict[str, float], best: BestVersion | None = None) -> None:
         """Records that steps are done: the record, a row of metrics.jsonl, the curves of TensorBoard, an event.
 
         Args:
             step: steps done so far; a step that is reported again replaces its row and any later ones.
             total: steps of the whole job.
             metrics: name to value; NaN and infinities are kept as null.
+            best: version so far, where the job can tell.
         """
         now = time.monotonic()
         if self._progressed is not None and step > self._progressed[0]:
@@ -92,7 +95,7 @@ class JobHandle:
         known = {name: value for name, value in values.items() if value is not None}
         self._series.write({**values, "step": step, "time": time.time()})
         self._board.write(step, known)
-        self._jobs.progress(self.id, step, total, known, self._step_s)
+        self._jobs.progress(self.id, step, total, known, self._step_s, best)
         data = {"step": step, "total": total, "metrics": values}
         self._jobs.add_event(self.id, "progress", "info", "progress", f"step {step} of {total}", data)
 
@@ -136,6 +139,7 @@ class JobHandle:
 
         Raises:
             RolloutFailed: a batch will never come; says why.
+            ServicesFailed: a batch does not come until someone mends a service; says why.
             LeaseLost, WorkerStopping, JobCancelled, JobPaused: as raise_if_stopped.
         """
         return self._collector.pull(step, shards, self.raise_if_stopped)
@@ -143,6 +147,10 @@ class JobHandle:
     def acknowledge(self, batches: list[ExperienceBatch]) -> None:
         """Deletes batches from Redis: only once a durable checkpoint contains them."""
         self._collector.acknowledge(batches)
+
+    def discard(self, batches: list[ExperienceBatch]) -> None:
+        """Takes back batches that were not learned from: the next attempt asks for them again."""
+        self._collector.discard(batches)
 
 
 def read_config(folder: Path) -> PpoJobConfig | RewardModelJobConfig:

@@ -1,7 +1,7 @@
 """Puts jobs back into the queue whose worker died or whose message was lost. Runs in the job API every few seconds.
 
-A live job always has a lease (a worker runs it) or a message (it waits). One that has neither is lost; Celery's own
-redelivery would come only after the visibility timeout.
+A running job has a lease, and for each queued one there is a message that sends a learner to the queued jobs. What is
+missing is made good; Celery's own redelivery would come only after the visibility timeout.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def reconcile(redis: Redis, jobs: JobStore, app: Celery, settings: ApiSettings) 
         The jobs that were queued again. Several API replicas may run this: one at a time does.
     """
     turn = redis.set("lease:reconciler", uuid.uuid4().hex, nx=True, px=max(1, int(settings.reconcile_s * 900)))
-    waits = waiting(redis, LEARNER_QUEUE)
+    waits, messages = waiting(redis, LEARNER_QUEUE), queue_length(redis, LEARNER_QUEUE)
     states: Counter[str] = Counter()
-    requeued = []
+    requeued, unsent, queued = [], [], 0
     for job in jobs.active():
         state, changed_at, cancel, crashes = jobs.fields(job, "state", "changed_at", "cancel", "crashes")
         if state is None or changed_at is None:
             jobs.forget(job)
             continue
         states[state] += 1
-        if not turn or state == JobState.PAUSED or lease_held(redis, job):
+        if not turn or lease_held(redis, job):
             continue
         if cancel is not None:
             jobs.finish(job, JobState.CANCELLED, "cancelled by request", None)
@@ -48,11 +48,16 @@ def reconcile(redis: Redis, jobs: JobStore, app: Celery, settings: ApiSettings) 
             if _recover(jobs, job, int(crashes or 0), settings.max_crashes):
                 send_learn(app, job)
                 requeued.append(job)
-        elif job not in waits and time.time() - float(changed_at) > settings.enqueue_grace_s:
-            log.warning("message of a queued job was lost, sending it again", extra={"job": job})
-            REQUEUED.labels("job").inc()
-            send_learn(app, job)
-            requeued.append(job)
+        elif state == JobState.QUEUED:
+            queued += 1
+            if job not in waits and time.time() - float(changed_at) > settings.enqueue_grace_s:
+                unsent.append(job)
+    # A learner may have used a job's message for another job and left that one's: the number tells what is lost.
+    for job in unsent[: max(0, queued - messages)]:
+        log.warning("message of a queued job was lost, sending it again", extra={"job": job})
+        REQUEUED.labels("job").inc()
+        send_learn(app, job)
+        requeued.append(job)
     for live in (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED):
         ACTIVE_JOBS.labels(live.value).set(states[live.value])
     for queue in (LEARNER_QUEUE, ROLLOUT_QUEUE):

@@ -20,14 +20,15 @@ return ''
 TRANSITION = """
 -- KEYS: job, events, active, lease, then the experience keys
 -- ARGV: id, token ('' for none), states it may come from (',a,b,'), new state, reason ('' for none), now, event,
---       most events, seconds the record stays, seconds the experience stays, '1' to count a crash
+--       most events, seconds the record stays, seconds the experience stays, '1' to count a crash,
+--       '1' to pause only while someone wishes it
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return {'missing', ''} end
 if ARGV[2] ~= '' and redis.call('GET', KEYS[4]) ~= ARGV[2] then return {'lease', state} end
 if not string.find(ARGV[3], ',' .. state .. ',', 1, true) then return {'state', state} end
 local to = ARGV[4]
 -- Who resumed the job meanwhile took the wish to pause it back.
-if to == 'paused' and redis.call('HEXISTS', KEYS[1], 'pause') == 0 then return {'state', state} end
+if ARGV[12] == '1' and redis.call('HEXISTS', KEYS[1], 'pause') == 0 then return {'state', state} end
 redis.call('HSET', KEYS[1], 'state', to, 'changed_at', ARGV[6])
 if ARGV[5] == '' then redis.call('HDEL', KEYS[1], 'reason') else redis.call('HSET', KEYS[1], 'reason', ARGV[5]) end
 if ARGV[11] == '1' then redis.call('HINCRBY', KEYS[1], 'crashes', 1) end

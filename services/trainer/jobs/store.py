@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from redis import Redis
 
 from rlhf.contracts.errors import Conflict, NotFound
-from rlhf.contracts.jobs import JobEvent, JobKind, JobState, JobStatus
+from rlhf.contracts.jobs import BestVersion, JobEvent, JobKind, JobState, JobStatus
 from services.trainer.experience.stream import experience_keys
 from services.trainer.jobs.lease import LeaseLost, lease_key
+from services.trainer.jobs.record import EventKind, Level, event_json, read_status
 from services.trainer.jobs.scripts import CREATE, TRANSITION
 from services.trainer.settings import TrainerSettings
 
@@ -26,8 +26,6 @@ MAX_EVENTS = 10_000
 """Kept per job, older ones are forgotten: 300 bytes each, about 1.5 kB with a PPO step's metrics, so 15 MB at most."""
 LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 PAUSED_BY_REQUEST = "paused by request"
-EventKind = Literal["state", "progress", "watchdog", "log", "published"]
-Level = Literal["info", "warning", "error"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,9 @@ class JobStore:
         self.redis, self.settings = redis, settings
         self._create, self._transition = redis.register_script(CREATE), redis.register_script(TRANSITION)
 
-    def create(self, job: str, kind: str, total_steps: int, idempotency: Idempotency | None = None) -> str:
+    def create(
+        self, job: str, kind: str, total_steps: int, idempotency: Idempotency | None = None, *, priority: int = 0
+    ) -> str:
         """Adds a queued job; returns its id, or the id of the job that the same key and body made earlier.
 
         Raises:
@@ -63,9 +63,9 @@ class JobStore:
         """
         now = time.time()
         fields = {"id": job, "kind": kind, "state": JobState.QUEUED.value, "step": 0, "total_steps": total_steps}
-        fields |= {"created_at": repr(now), "changed_at": repr(now), "attempts": 0, "crashes": 0}
+        fields |= {"created_at": repr(now), "changed_at": repr(now), "attempts": 0, "crashes": 0, "priority": priority}
         value = json.dumps([job, idempotency.digest]) if idempotency else ""
-        event = _event("state", "info", "queued", f"{kind} job of {total_steps} steps waits for a learner", {})
+        event = event_json("state", "info", "queued", f"{kind} job of {total_steps} steps waits for a learner", {})
         keys = [f"job:{job}", f"job:{job}:events", "jobs", "jobs:active", _idempotency_key(idempotency)]
         args: list[str | int] = [
             job,
@@ -96,7 +96,7 @@ class JobStore:
         record = cast(dict[bytes, bytes], self.redis.hgetall(f"job:{job}"))
         if b"state" not in record:
             raise NotFound(f"job {job!r} does not exist; GET /jobs lists the jobs")
-        return _status({k.decode(): v.decode() for k, v in record.items()}, time.time())
+        return read_status({k.decode(): v.decode() for k, v in record.items()}, time.time())
 
     def recent(self, state: JobState | None, kind: JobKind | None, limit: int) -> list[JobStatus]:
         """Jobs, newest first. Args: state, kind, only these; limit, at most so many."""
@@ -116,6 +116,20 @@ class JobStore:
     def active(self) -> list[str]:
         """Ids of the jobs that have not ended."""
         return sorted(raw.decode() for raw in cast(set[bytes], self.redis.smembers("jobs:active")))
+
+    def queue(self) -> list[str]:
+        """Ids of the queued jobs in the order in which learners take them: highest priority first, then oldest."""
+        jobs = self.active()
+        with self.redis.pipeline(transaction=False) as pipe:
+            for job in jobs:
+                pipe.hmget(f"job:{job}", ["state", "priority", "created_at"])
+            rows = cast(list[list[bytes | None]], pipe.execute())
+        queued = [
+            (-int(priority or 0), float(created_at or 0), job)
+            for job, (state, priority, created_at) in zip(jobs, rows, strict=True)
+            if state is not None and state.decode() == JobState.QUEUED
+        ]
+        return [job for _, _, job in sorted(queued)]
 
     def forget(self, job: str) -> None:
         """Removes a job without a record from the active ones."""
@@ -178,10 +192,22 @@ class JobStore:
             self.add_event(job, "log", "info", "pause_requested", "the learner stops at its next check", {})
         return status
 
-    def pause(self, job: str, token: str) -> bool:
-        """Running → paused, by the learner whose token it is; False when it was resumed meanwhile."""
+    def pause(self, job: str, token: str, reason: str | None = None) -> bool:
+        """Running → paused, by the learner whose token it is.
+
+        Args:
+            job: its id.
+            token: of the lease under which it runs.
+            reason: why the learner pauses it, which nobody can take back; None: because someone asked for it.
+
+        Returns:
+            False when who had asked for the pause has resumed the job meanwhile.
+        """
+        move = (JobState.RUNNING,), JobState.PAUSED
+        if reason is not None:
+            return self._move(job, *move, reason, f"paused: {reason}", token=token, level="warning")
         message = "paused; POST /jobs/{id}/resume goes on from the last checkpoint"
-        return self._move(job, (JobState.RUNNING,), JobState.PAUSED, PAUSED_BY_REQUEST, message, token=token)
+        return self._move(job, *move, PAUSED_BY_REQUEST, message, token=token, wished=True)
 
     def request_resume(self, job: str) -> tuple[JobStatus, bool]:
         """Takes a pause back: paused → queued, and a running job goes on as if nobody had asked.
@@ -204,17 +230,27 @@ class JobStore:
         cancel, pause = self.fields(job, "cancel", "pause")
         return Wishes(cancel is not None, pause is not None)
 
-    def progress(self, job: str, step: int, total: int, metrics: dict[str, float], step_s: float | None) -> None:
-        """Records a step done. Args: metrics, finite ones; step_s, seconds a step takes at present."""
+    def progress(
+        self,
+        job: str,
+        step: int,
+        total: int,
+        metrics: dict[str, float],
+        step_s: float | None,
+        best: BestVersion | None = None,
+    ) -> None:
+        """Records a step done. Args: metrics, finite ones; step_s, seconds a step takes at present; best, so far."""
         fields: dict[Any, Any] = {"step": step, "total_steps": total, "last_metrics": json.dumps(metrics), "crashes": 0}
         fields["progress_at"] = repr(time.time())
         if step_s is not None:
             fields["step_s"] = repr(step_s)
+        if best is not None:
+            fields["best"] = best.model_dump_json()
         self.redis.hset(f"job:{job}", mapping=fields)
 
     def add_event(self, job: str, kind: EventKind, level: Level, name: str, message: str, data: dict[str, Any]) -> None:
         """Appends to the job's events."""
-        event = {"event": _event(kind, level, name, message, data)}
+        event = {"event": event_json(kind, level, name, message, data)}
         self.redis.xadd(f"job:{job}:events", cast(Any, event), maxlen=MAX_EVENTS, approximate=True)
 
     def events(self, job: str, after: str | None, limit: int) -> list[JobEvent]:
@@ -240,30 +276,17 @@ class JobStore:
         token: str | None = None,
         level: Level = "info",
         crashed: bool = False,
+        wished: bool = False,
     ) -> bool:
         keys = [f"job:{job}", f"job:{job}:events", "jobs:active", lease_key(job), *experience_keys(job)]
         states = "".join(f",{state.value}" for state in came_from) + ","
-        event = _event("state", level, to.value, message, {})
+        event = event_json("state", level, to.value, message, {})
         args = [job, token or "", states, to.value, reason or "", repr(time.time()), event, MAX_EVENTS]
-        args += [self.settings.job_ttl_s, self.settings.experience_ttl_s, "1" if crashed else ""]
+        args += [self.settings.job_ttl_s, self.settings.experience_ttl_s, "1" if crashed else "", "1" if wished else ""]
         outcome, _ = cast(list[bytes], self._transition(keys=keys, args=args))
         if outcome == b"lease":
             raise LeaseLost(f"job {job}: this worker no longer holds its lease, so it may not make it {to.value}")
         return outcome == b"ok"
-
-
-def _event(kind: EventKind, level: Level, name: str, message: str, data: dict[str, Any]) -> str:
-    event = {"time": time.time(), "kind": kind, "level": level, "name": name, "message": message, "data": data}
-    return json.dumps(finite(event))
-
-
-def finite(value: Any) -> Any:
-    """The value with NaN and infinities as null: JSON has no others."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _idempotency_key(idempotency: Idempotency | None) -> str:
@@ -274,28 +297,7 @@ def _idempotency_key(idempotency: Idempotency | None) -> str:
 def _same_body(value: bytes, idempotency: Idempotency) -> str:
     job, digest = json.loads(value)
     if digest != idempotency.digest:
-        raise Conflict(f"Idempotency-Key {idempotency.key!r} was used for job {job} with another body; send a new key")
+        raise Conflict(
+            f"Idempotency-Key {idempotency.key!r} was used for job {job} with another body or priority; send a new key"
+        )
     return str(job)
-
-
-def _status(record: dict[str, str], now: float) -> JobStatus:
-    step, total, state = int(record["step"]), int(record["total_steps"]), JobState(record["state"])
-    eta = None
-    if state == JobState.RUNNING and "step_s" in record:
-        eta = max(0.0, float(record["step_s"]) * (total - step) - (now - float(record["progress_at"])))
-    started, finished = record.get("started_at"), record.get("finished_at")
-    return JobStatus(
-        id=record["id"],
-        kind=cast(Any, record["kind"]),
-        state=state,
-        step=step,
-        total_steps=total,
-        progress=min(1.0, step / total) if total else 0.0,
-        eta_s=eta,
-        created_at=float(record["created_at"]),
-        started_at=float(started) if started else None,
-        finished_at=float(finished) if finished else None,
-        last_metrics=json.loads(record.get("last_metrics", "{}")),
-        reason=record.get("reason"),
-        attempts=int(record["attempts"]),
-    )

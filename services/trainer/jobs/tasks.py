@@ -1,7 +1,6 @@
-"""The learner's Celery task: takes a job's lease, runs the job, records how it ended. Imports torch when it runs.
+"""The learner's Celery task: takes the first queued job, runs it, records how it ended. Imports torch when it runs.
 
-A message of a job that is being run, has ended or is gone is a no-op: messages are doubled and redelivered, work is
-not.
+A message that finds no queued job is a no-op: messages are doubled and redelivered, work is not.
 """
 
 from __future__ import annotations
@@ -27,9 +26,16 @@ from rlhf.contracts.jobs import JobState
 from rlhf.contracts.rollout import RolloutTask
 from services.trainer.experience.collector import Collector
 from services.trainer.experience.stream import ExperienceStream
-from services.trainer.jobs.celery_app import LEARN, ROLLOUT_QUEUE, send_learn, send_rollout, waiting
+from services.trainer.jobs.celery_app import LEARN, ROLLOUT_QUEUE, send_learn, send_rollouts, waiting
 from services.trainer.jobs.connection import BLOCK_MS, REDIS_OUTAGES
-from services.trainer.jobs.handle import JobCancelled, JobHandle, JobPaused, RolloutFailed, WorkerStopping
+from services.trainer.jobs.handle import (
+    JobCancelled,
+    JobHandle,
+    JobPaused,
+    RolloutFailed,
+    ServicesFailed,
+    WorkerStopping,
+)
 from services.trainer.jobs.instruments import LEASES_LOST, TASK_SECONDS
 from services.trainer.jobs.lease import Lease, LeaseLost, acquire_lease, leases_held
 from services.trainer.jobs.store import JobStore
@@ -37,6 +43,8 @@ from services.trainer.settings import LearnerSettings
 
 log = logging.getLogger(__name__)
 JobRunner = Callable[[JobHandle, Any], None]
+
+CURE = "mend what failed, then resume the job: nothing is lost, and what failed is asked for again"
 
 ENTRY_POINTS = {
     "ppo": "services.trainer.ppo.learner:run_ppo",
@@ -81,23 +89,38 @@ def register_learner(learner: Learner) -> None:
     def learn(job: str) -> None:
         if learner.stopping.is_set():
             raise Reject("the worker is stopping", requeue=True)
-        times = learner.settings.lease_s, learner.settings.heartbeat_s
-        lease = acquire_lease(learner.redis, job, uuid.uuid4().hex, ttl_s=times[0], heartbeat_s=times[1])
-        if lease is None:
-            log.info("job is being run by another worker, nothing to do", extra={"job": job})
-            return
-        learner.attempt = job, lease
-        started = time.monotonic()
-        try:
-            with lease:
-                outcome = run_job(learner, job, lease)
-        finally:
-            learner.attempt = None
-        TASK_SECONDS.labels(LEARN, outcome).observe(time.monotonic() - started)
-        if outcome == "resumed":
-            send_learn(learner.app, job)
-        if outcome == "stopped":
-            raise Reject("the worker is stopping", requeue=True)
+        # The message's job is one of the queued ones, or was; the records say which of them comes first.
+        for queued in learner.jobs.queue():
+            if take_job(learner, queued):
+                return
+        log.info("no queued job is free, nothing to do", extra={"sent_for": job})
+
+
+def take_job(learner: Learner, job: str) -> bool:
+    """Runs a queued job; False when another learner has it, or it is not queued any more.
+
+    Raises:
+        Reject: the worker is stopping; the message goes back.
+    """
+    times = learner.settings.lease_s, learner.settings.heartbeat_s
+    lease = acquire_lease(learner.redis, job, uuid.uuid4().hex, ttl_s=times[0], heartbeat_s=times[1])
+    if lease is None:
+        return False
+    learner.attempt = job, lease
+    started = time.monotonic()
+    try:
+        with lease:
+            outcome = run_job(learner, job, lease)
+    finally:
+        learner.attempt = None
+    if outcome == "nothing":
+        return False
+    TASK_SECONDS.labels(LEARN, outcome).observe(time.monotonic() - started)
+    if outcome == "resumed":
+        send_learn(learner.app, job)
+    if outcome == "stopped":
+        raise Reject("the worker is stopping", requeue=True)
+    return True
 
 
 def run_job(learner: Learner, job: str, lease: Lease) -> str:
@@ -119,6 +142,10 @@ def run_job(learner: Learner, job: str, lease: Lease) -> str:
         except JobCancelled as stop:
             jobs.finish(job, JobState.CANCELLED, str(stop), lease.token)
             return "cancelled"
+        except ServicesFailed as stop:
+            log.warning("job paused", extra={"job": job, "reason": str(stop)})
+            jobs.pause(job, lease.token, f"{stop}; {CURE}")
+            return "paused"
         except JobPaused:
             if jobs.pause(job, lease.token):
                 return "paused"
@@ -169,8 +196,8 @@ def describe_failure(error: Exception) -> str:
 def _call_entry_point(learner: Learner, job: str, lease: Lease) -> None:
     stream = ExperienceStream(learner.redis, job)
 
-    def send(task: RolloutTask) -> None:
-        send_rollout(learner.app, task.batch_id, task.model_dump(mode="json"))
+    def send(tasks: list[RolloutTask]) -> None:
+        send_rollouts(learner.app, {task.batch_id: task.model_dump(mode="json") for task in tasks})
 
     def alive(batch_ids: list[str]) -> set[str]:
         return leases_held(learner.redis, batch_ids) | (waiting(learner.redis, ROLLOUT_QUEUE) & set(batch_ids))

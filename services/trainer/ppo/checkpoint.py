@@ -1,4 +1,4 @@
-"""Checkpoints of a PPO run: whole or absent, verified on load, the newest few kept. No pickle.
+"""Checkpoints of a PPO run: whole or absent, verified on load, the newest few kept and the best. No pickle.
 
 Everything random derives from (seed, step, epoch), so there is no generator state to keep: weights, optimiser moments,
 the KL controller and the metrics so far are the whole state.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,21 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
     history: Sequence[Mapping[str, float]],
+    keep: Collection[int] = (),
 ) -> None:
-    """Writes `folder/step-N`, durable when this returns (temporary folder, fsync, rename), and prunes older ones."""
+    """Writes `folder/step-N`, durable when this returns (temporary folder, fsync, rename), and prunes older ones.
+
+    Args:
+        folder: of the checkpoints.
+        step: N, steps done.
+        parameters: by name.
+        optimizer: of these parameters.
+        state: JSON values.
+        history: one row of metrics for each finished step.
+        keep: steps whose checkpoints stay beside the newest KEPT.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    target, temporary = folder / f"step-{step:08d}", folder / f".{uuid.uuid4().hex}"
+    target, temporary = _folder(folder, step), folder / f".{uuid.uuid4().hex}"
     temporary.mkdir()
     try:
         save_file(
@@ -70,7 +81,8 @@ def save_checkpoint(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     # Hidden folders are what crashes left; a job has one writer at a time.
-    for old in [*sorted(folder.glob("step-*"))[:-KEPT], *folder.glob(".*")]:
+    kept = {_folder(folder, each) for each in keep}
+    for old in [*(each for each in sorted(folder.glob("step-*"))[:-KEPT] if each not in kept), *folder.glob(".*")]:
         shutil.rmtree(old, ignore_errors=True)  # what cannot be deleted now is tried again at the next step
 
 
@@ -123,6 +135,10 @@ def restore(checkpoint: Checkpoint, parameters: Mapping[str, nn.Parameter], opti
             }
             if moments:
                 optimizer.state[parameter] = moments
+
+
+def _folder(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
 
 
 def _moments(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf.contracts.jobs import PpoJobConfig
+from rlhf.contracts.jobs import BestVersion, PpoJobConfig
 from rlhf.evaluation.text_metrics import rep_n
 from rlhf.lm.loading import LanguageModel
 from services.trainer.experience.batch import ExperienceBatch
-from services.trainer.jobs.handle import JobHandle
-from services.trainer.jobs.store import Level
+from services.trainer.jobs.handle import JobHandle, ServicesFailed
+from services.trainer.jobs.record import Level
 from services.trainer.ppo.actor import Actor
 from services.trainer.ppo.advantages import explained_variance, gae, whiten
+from services.trainer.ppo.best import WINDOW, Best, find_best, unjudged
 from services.trainer.ppo.checkpoint import load_newest, restore, save_checkpoint
 from services.trainer.ppo.collate import Rollout, collate, split_by_tokens
 from services.trainer.ppo.kl import KlController, estimate_kl
@@ -51,7 +52,8 @@ def run_ppo(job: JobHandle, base: LanguageModel) -> None:
         base: used during the run and given back unchanged.
 
     Raises:
-        TrainingStopped: a fatal watchdog, or too many failed samples.
+        TrainingStopped: a fatal watchdog.
+        ServicesFailed: too many failed samples, or a rollout that was tried in vain; the job can go on later.
     """
     learner = PpoLearner(job, base)
     try:
@@ -73,6 +75,7 @@ class PpoLearner:
         self.optimizer = torch.optim.AdamW(self.actor.trainable().values(), lr=0.0, eps=1e-5, weight_decay=0.0)
         self.kl = KlController(self.config.kl, self.config.steps)
         self.history: list[dict[str, float]] = []
+        self.best: Best | None = None
         self.checkpoints = job.folder / "checkpoints"
         self.step = 0
 
@@ -84,10 +87,11 @@ class PpoLearner:
         restore(checkpoint, self.actor.trainable(), self.optimizer)
         self.kl.restore(checkpoint.state)
         self.step, self.history = checkpoint.step, checkpoint.history
+        self.best = find_best(self.history, self.config)
         self.job.event("resumed", f"going on at step {self.step} from its checkpoint")
         # The crash may have come after the checkpoint and before its adapter and its metrics were out.
         self._publish()
-        self.job.progress(self.step, self.config.steps, self.history[-1])
+        self.job.progress(self.step, self.config.steps, self.history[-1], self._best_version())
 
     def run(self) -> None:
         """Does the steps that are left."""
@@ -117,6 +121,7 @@ class PpoLearner:
                 unacknowledged = []
             self._publish()
             self._tell(batches, metrics)
+        self._tell_best()
 
     def learn(self, batches: Sequence[ExperienceBatch]) -> dict[str, float]:
         """One PPO step on its batches; returns the step's metrics."""
@@ -204,20 +209,36 @@ class PpoLearner:
             message = f"{len(failures)} of {samples + len(failures)} samples failed and were dropped: {failures[0]}"
             self.job.event("samples_dropped", message, level="warning", data={"step": self.step, "share": share})
         if samples == 0 or share > limit:
-            raise TrainingStopped(
+            # A step is learned from once, so as to give the same weights however often it was tried: what lacks samples
+            # is made again, from the same prompts and seeds, and what is complete stays.
+            self.job.discard([b for b in batches if b.failures or not len(b)])
+            raise ServicesFailed(
                 f"step {self.step}: {share:.0%} of the samples failed (rollout.max_failed_fraction={limit}); "
                 f"the first reason: {failures[0] if failures else 'the rollouts are empty'}"
             )
 
     def _checkpoint(self) -> None:
-        parameters = self.actor.trainable()
-        save_checkpoint(self.checkpoints, self.step, parameters, self.optimizer, self.kl.state(), self.history)
+        self.best = find_best(self.history, self.config)
+        keep = {*unjudged(self.step, self.config), *([self.best.step] if self.best else [])}
+        parameters, state = self.actor.trainable(), self.kl.state()
+        save_checkpoint(self.checkpoints, self.step, parameters, self.optimizer, state, self.history, keep)
 
     def _publish(self) -> None:
         if self.step:
             ref = self.job.store.publish("adapters", self.job.id, self.step, self.actor.save_adapter)
             log.info("published", extra={"adapter": ref})
             self.job.event("published", f"policy servers can load {ref}", kind="published", data={"adapter": ref})
+
+    def _best_version(self) -> BestVersion | None:
+        best = self.best
+        if best is None:
+            return None
+        return BestVersion(step=best.step, adapter=f"{self.job.id}@{best.step}", reward=best.reward, kl=best.kl)
+
+    def _tell_best(self) -> None:
+        if (best := self._best_version()) is not None:
+            message = f"{best.adapter} did best: reward {best.reward:.3f} at KL {best.kl:.2f}, means of {WINDOW} steps"
+            self.job.event("best", message, data=best.model_dump())
 
     def _alert(self, alerts: Sequence[Alert]) -> None:
         for alert in alerts:
@@ -239,7 +260,7 @@ class PpoLearner:
             "uncertainty": float(best.uncertainty[i]),
         }
         self.job.event("sample", "the step's best response", data=sample)
-        self.job.progress(self.step, self.config.steps, metrics)
+        self.job.progress(self.step, self.config.steps, metrics, self._best_version())
 
 
 def _describe(rollout: Rollout, rewards: Tensor, batches: Sequence[ExperienceBatch]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from rlhf.lm.layers import LayerStack
 from rlhf.lm.loading import LanguageModel
 from rlhf.lm.readings import Readings
 from services.trainer.jobs.handle import JobHandle
-from services.trainer.jobs.store import Level
+from services.trainer.jobs.record import Level
 from services.trainer.ppo.checkpoint import load_newest, restore, save_checkpoint
 from services.trainer.ppo.schedule import derive_seed
 from services.trainer.reward_model.augment import spoilt_pairs

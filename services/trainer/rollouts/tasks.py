@@ -14,11 +14,11 @@ from celery.exceptions import Reject
 from pydantic import ValidationError
 from redis import Redis
 
-from rlhf.contracts.errors import InternalError, Overloaded, ServiceError, Unavailable
+from rlhf.contracts.errors import InternalError, Overloaded, ServiceError, Unauthorized, Unavailable
 from rlhf.contracts.jobs import JobState
 from rlhf.contracts.rollout import RolloutTask
 from services.trainer.experience.batch import ExperienceBatch
-from services.trainer.experience.stream import ExperienceStream
+from services.trainer.experience.stream import ExperienceStream, Failure
 from services.trainer.jobs.celery_app import ROLLOUT
 from services.trainer.jobs.connection import REDIS_OUTAGES
 from services.trainer.jobs.instruments import BATCHES_PUSHED, ROLLOUT_SAMPLES, TASK_RETRIES, TASK_SECONDS
@@ -126,7 +126,7 @@ def _attempt(celery_task: Task, roller: Roller, stream: ExperienceStream, task: 
             # The lease stays through the pause, so that nobody takes the task for lost; the same id takes it again.
             lease.leave(delay + settings.lease_s)
             raise celery_task.retry(exc=error, countdown=delay) from error
-        stream.record_failure(task.batch_id, f"{error} (after {retries + 1} tries)")
+        stream.record_failure(task.batch_id, Failure(f"{error} (after {retries + 1} tries)", mendable=True))
         return "failed"
     except REDIS_OUTAGES:
         raise
@@ -134,7 +134,8 @@ def _attempt(celery_task: Task, roller: Roller, stream: ExperienceStream, task: 
         # A refused request stays refused, and an error nobody foresaw is a bug: the learner must learn of both.
         log.exception("rollout failed", extra={"batch": task.batch_id})
         reason = str(error) if isinstance(error, ServiceError) else f"{type(error).__name__}: {error}"
-        stream.record_failure(task.batch_id, reason)
+        # A key can be mended where the workers run; any other refusal follows from the job itself.
+        stream.record_failure(task.batch_id, Failure(reason, mendable=isinstance(error, Unauthorized)))
         return "failed"
     _push(stream, batch)
     return "succeeded"
@@ -152,7 +153,8 @@ def _refuse(redis: Redis, message: dict[str, Any], reason: str) -> None:
     log.error("rollout message is malformed", extra={"reason": reason})
     job = str(message.get("job"))
     batch_id = f"{job}:{message.get('step')}:{message.get('shard')}"
-    ExperienceStream(redis, job).record_failure(batch_id, f"malformed message; update the worker: {reason}")
+    failure = Failure(f"malformed message; update the worker: {reason}", mendable=True)
+    ExperienceStream(redis, job).record_failure(batch_id, failure)
 
 
 def _push(stream: ExperienceStream, batch: ExperienceBatch) -> None:

@@ -149,6 +149,33 @@ def test_an_idempotency_key_with_another_body_is_a_conflict(client: TestClient) 
     assert job in error_of(response)
 
 
+@pytest.mark.parametrize("priority", [-10, 0, 10])
+def test_a_priority_is_part_of_the_request_and_not_of_the_config(
+    client: TestClient, store: ArtifactStore, priority: int
+) -> None:
+    response = client.post("/jobs", json=PPO, params={"priority": priority})
+    assert (response.status_code, response.json()["priority"]) == (202, priority)
+    assert [job["priority"] for job in client.get("/jobs").json()] == [priority]
+    assert "priority" not in (store.job_folder(response.json()["id"]) / "config.json").read_text()
+
+
+@pytest.mark.parametrize("priority", ["-11", "11", "high"])
+def test_a_priority_out_of_bounds_is_refused(client: TestClient, priority: str) -> None:
+    response = client.post("/jobs", json=PPO, params={"priority": priority})
+    assert response.status_code == 422
+    assert "priority" in error_of(response)
+    assert priority in error_of(response)
+
+
+def test_an_idempotency_key_with_another_priority_is_a_conflict(client: TestClient) -> None:
+    headers = {"Idempotency-Key": "k"}
+    job = submit(client, **headers).json()["id"]
+    assert client.post("/jobs", json=PPO, params={"priority": 0}, headers=headers).json()["id"] == job
+    response = client.post("/jobs", json=PPO, params={"priority": 3}, headers=headers)
+    assert response.status_code == 409
+    assert "another body or priority" in error_of(response)
+
+
 def test_equal_configs_spelled_differently_are_the_same_body(client: TestClient) -> None:
     first = submit(client, **{"Idempotency-Key": "k"})
     spelled_out = submit(client, {**PPO, "seed": 0}, **{"Idempotency-Key": "k"})

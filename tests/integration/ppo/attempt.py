@@ -79,8 +79,8 @@ def run_attempt(redis_url: str, root: Path, calls: int | None) -> None:
         waiting = [*redis.lrange(TASKS, 0, -1), *redis.lrange(MAKING, 0, -1)]
         return {RolloutTask.model_validate_json(task).batch_id for task in waiting} & set(ids)
 
-    def send(task: RolloutTask) -> None:
-        redis.rpush(TASKS, task.model_dump_json())
+    def send(tasks: list[RolloutTask]) -> None:
+        redis.rpush(TASKS, *(task.model_dump_json() for task in tasks))
 
     collector = Collector(ExperienceStream(redis, JOB), send, alive, look_s=1.0, block_ms=100)
     job = JobHandle(JOB, jobs, ArtifactStore(root), lease, collector, threading.Event())

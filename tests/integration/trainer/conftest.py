@@ -140,9 +140,9 @@ def api(settings: ApiSettings) -> Iterator[TestClient]:
 def submit(api: TestClient) -> Callable[..., str]:
     """Submits a job of the fake learner; returns its id."""
 
-    def submit_job(scenario: str, steps: int = 3, **more: object) -> str:
+    def submit_job(scenario: str, steps: int = 3, priority: int = 0, **more: object) -> str:
         body = {"kind": "ppo", "prompts": [scenario], "reward_model": "rm@1", "steps": steps, **more}
-        response = api.post("/jobs", json=body)
+        response = api.post("/jobs", json=body, params={"priority": priority})
         assert response.status_code == 202, response.text
         return response.json()["id"]
 

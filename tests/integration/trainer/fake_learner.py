@@ -6,7 +6,7 @@ import time
 
 from rlhf.contracts.policy import SamplingParams
 from rlhf.contracts.rollout import RolloutTask
-from services.trainer.jobs.handle import JobHandle
+from services.trainer.jobs.handle import JobHandle, ServicesFailed
 from services.trainer.settings import LearnerSettings
 from services.trainer.worker import run_learner
 
@@ -54,6 +54,9 @@ def pull(job: JobHandle) -> None:
     for step in range(done, job.config.steps):
         job.enqueue([task(job, step, shard) for shard in range(shards)])
         batches = job.pull(step, shards)
+        if failed := [batch for batch in batches if not len(batch)]:
+            job.discard(failed)
+            raise ServicesFailed(failed[0].failures[0])
         responses = [response for batch in batches for response in batch.responses]
         job.progress(step + 1, job.config.steps, {"samples": len(responses)})
         job.event("pulled", " ".join(responses), data={"failures": [f for batch in batches for f in batch.failures]})

@@ -18,6 +18,7 @@ from tests.integration.trainer.conftest import Worker, wait_for
 Start = Callable[..., Worker]
 Submit = Callable[..., str]
 Until = Callable[..., dict]
+ORDER = {"low": -10, "normal": 0, "normal, later": 0, "high": 1, "high, later": 1, "urgent": 10}
 
 
 def names(api: TestClient, job: str) -> list[str]:
@@ -166,6 +167,32 @@ def test_doubled_messages_run_a_job_once(
     wait_for(lambda: "nothing to do" in "".join(worker.log.read_text() for worker in workers))
     assert logs.count('"message": "job begins"') == 2
     app.close()
+
+
+def test_a_free_learner_takes_the_highest_priority_then_the_oldest(
+    start: Start, api: TestClient, submit: Submit, until: Until
+) -> None:
+    ids = {name: submit("count", steps=1, priority=priority) for name, priority in ORDER.items()}
+    assert {name: api.get(f"/jobs/{job}").json()["priority"] for name, job in ids.items()} == ORDER
+    # The messages come in the order of submission; which job is taken is not theirs to say.
+    start("learner").ready()
+    ended = {name: until(job, "succeeded")["started_at"] for name, job in ids.items()}
+    assert sorted(ids, key=ended.__getitem__) == ["urgent", "high", "high, later", "normal", "normal, later", "low"]
+    assert {until(job, "succeeded")["attempts"] for job in ids.values()} == {1}
+
+
+def test_a_running_job_is_not_stopped_for_another_and_a_resumed_one_keeps_its_priority(
+    start: Start, api: TestClient, submit: Submit, until: Until
+) -> None:
+    start("learner").ready()
+    running = submit("count", steps=40)
+    until(running, "running")
+    normal, high = submit("count", steps=1), submit("count", steps=1, priority=1)
+    api.post(f"/jobs/{high}/pause")
+    api.post(f"/jobs/{high}/resume")
+    done = [until(job, "succeeded") for job in (running, high, normal)]
+    assert [status["attempts"] for status in done] == [1, 1, 1]
+    assert done[0]["finished_at"] <= done[1]["started_at"] <= done[1]["finished_at"] <= done[2]["started_at"]
 
 
 def test_a_learner_that_loses_its_lease_stops_and_writes_nothing(

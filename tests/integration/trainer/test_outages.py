@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.local.redis import RedisServer, free_port, prepare
 from services.trainer.api.app import create_app
-from services.trainer.jobs.celery_app import LEARNER_QUEUE, create_celery, send_learn, waiting
+from services.trainer.jobs.celery_app import LEARNER_QUEUE, ROLLOUT_QUEUE, create_celery, send_learn, send_rollouts, waiting
 from services.trainer.jobs.connection import REDIS_OUTAGES, WORKER_RETRIES
 from services.trainer.jobs.series import read_series
 from services.trainer.settings import ApiSettings
@@ -96,6 +96,14 @@ def test_a_message_of_a_worker_waits_for_redis(own_redis: RedisServer, store: Ar
     back.join()
     with redis.Redis.from_url(own_redis.url) as client:
         assert waiting(client, LEARNER_QUEUE) == {"in time"}
+    # Now with a connection that breaks: whether the round trip arrived is unknown, and each message is sent again.
+    own_redis.stop()
+    back = threading.Timer(2.0, own_redis.start)
+    back.start()
+    send_rollouts(worker, {f"job:0:{shard}": {"shard": shard} for shard in range(3)})
+    back.join()
+    with redis.Redis.from_url(own_redis.url) as client:
+        assert waiting(client, ROLLOUT_QUEUE) == {"job:0:0", "job:0:1", "job:0:2"}
     worker.close()
     impatient.close()
 

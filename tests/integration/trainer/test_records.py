@@ -172,12 +172,52 @@ def test_only_jobs_without_message_and_lease_are_queued_again(
         redis_client.set(f"lease:{job}", "t")
         jobs.begin(job, "t")
     redis_client.delete("lease:orphan")
-    assert reconcile(redis_client, jobs, app, settings) == ["forgotten", "orphan"]
+    assert reconcile(redis_client, jobs, app, settings) == ["orphan", "forgotten"]
     assert waiting(redis_client, "learner") == {"waits", "forgotten", "orphan"}
     assert (state(jobs, "runs"), state(jobs, "orphan")) == ("running", "queued")
     time.sleep(0.01)
     assert reconcile(redis_client, jobs, app, settings) == []
     assert redis_client.llen("learner") == 3
+
+
+def test_the_queue_is_in_order_of_priority_then_of_age(jobs: JobStore, redis_client: Redis) -> None:
+    for job, priority in (("a", 0), ("b", 5), ("c", -10), ("d", 5), ("e", 0), ("f", 10)):
+        jobs.create(job, "ppo", 1, priority=priority)
+    redis_client.set("lease:f", "t")
+    jobs.begin("f", "t")
+    assert jobs.queue() == ["b", "d", "a", "e", "c"]
+    assert jobs.requeue("f", "its learner died", crashed=True)
+    assert jobs.queue() == ["f", "b", "d", "a", "e", "c"]
+    jobs.request_pause("b")
+    assert jobs.queue()[:2] == ["f", "d"]
+    jobs.request_resume("b")
+    assert jobs.queue()[:3] == ["f", "b", "d"], "it keeps its priority and its age"
+    assert [each.priority for each in jobs.recent(None, None, 10)] == [10, 0, 5, -10, 5, 0]
+
+
+def test_a_message_that_sent_a_learner_to_another_job_is_not_lost(
+    jobs: JobStore, app: Celery, redis_client: Redis, settings: ApiSettings
+) -> None:
+    # Two jobs, two messages: the first one's message was used for the second, whose message is left for the first.
+    for job in ("first", "second"):
+        jobs.create(job, "ppo", 1)
+    send_learn(app, "second")
+    redis_client.set("lease:second", "t")
+    jobs.begin("second", "t")
+    assert reconcile(redis_client, jobs, app, settings) == []
+    redis_client.delete("learner")
+    time.sleep(0.01)
+    assert reconcile(redis_client, jobs, app, settings) == ["first"]
+
+
+def test_a_pause_with_a_reason_needs_no_wish(jobs: JobStore, redis_client: Redis) -> None:
+    jobs.create("job", "ppo", 5)
+    redis_client.set("lease:job", "t")
+    jobs.begin("job", "t")
+    assert not jobs.pause("job", "t"), "nobody asked for it"
+    assert jobs.pause("job", "t", "reward is ill; mend it")
+    status, moved = jobs.request_resume("job")
+    assert (status.state, status.reason, moved) == (JobState.QUEUED, None, True)
 
 
 def test_a_queued_job_has_some_time_before_it_counts_as_lost(

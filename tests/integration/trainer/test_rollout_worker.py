@@ -14,8 +14,8 @@ from redis import Redis
 from rlhf.contracts.policy import SamplingParams
 from rlhf.contracts.reward import Aggregation
 from rlhf.contracts.rollout import RolloutTask
-from services.trainer.experience.stream import ExperienceStream
-from services.trainer.jobs.celery_app import create_celery, send_rollout, waiting
+from services.trainer.experience.stream import ExperienceStream, Failure
+from services.trainer.jobs.celery_app import create_celery, send_rollouts, waiting
 from services.trainer.jobs.store import JobStore
 from services.trainer.settings import ApiSettings
 from tests.integration.trainer.conftest import Worker, wait_for
@@ -141,7 +141,7 @@ def send(app: Celery, shard: int = 0, **changes: object) -> RolloutTask:
         reward_model="rm@1",
         aggregation=Aggregation(),
     ).model_copy(update=changes)
-    send_rollout(app, task.batch_id, task.model_dump(mode="json"))
+    send_rollouts(app, {task.batch_id: task.model_dump(mode="json")})
     return task
 
 
@@ -267,7 +267,7 @@ def test_an_outage_without_end_fails_the_rollout(
     start("rollouts", RLHF_ROLLOUT_MAX_RETRIES="1").ready()
     send(app)
     wait_for(lambda: stream.failures(["job:0:0"]) != {})
-    assert "refused with 503 (after 2 tries)" in stream.failures(["job:0:0"])["job:0:0"]
+    assert stream.failures(["job:0:0"])["job:0:0"] == Failure("refused with 503 (after 2 tries)", mendable=True)
 
 
 def test_a_refused_request_fails_the_job_with_the_reason(
@@ -282,12 +282,56 @@ def test_a_refused_request_fails_the_job_with_the_reason(
     assert services.generated == []
 
 
+@pytest.mark.parametrize(("status", "kind"), [(503, "unavailable"), (401, "unauthorized")])
+def test_a_job_pauses_for_services_that_stay_ill_and_goes_on_when_they_are_mended(
+    services: Services, start: Start, api: TestClient, submit: Submit, until: Until, status: int, kind: str
+) -> None:
+    start("rollouts", RLHF_ROLLOUT_MAX_RETRIES="1").ready()
+    start("learner").ready()
+    services.refusals = [(status, kind)] * 1000
+    job = submit("pull", steps=2)
+    paused = until(job, "paused", "failed", "succeeded")
+    assert paused["state"] == "paused"
+    assert f"rollout {job}:0:0 failed: refused with {status}" in paused["reason"]
+    assert "resume the job" in paused["reason"]
+    event = api.get(f"/jobs/{job}/events").json()[-1]
+    assert (event["kind"], event["level"], event["name"]) == ("state", "warning", "paused")
+    services.refusals = []
+    assert api.post(f"/jobs/{job}/resume").json()["state"] == "queued"
+    status_then = until(job, "succeeded", "failed")
+    assert (status_then["state"], status_then["attempts"], status_then["reason"]) == ("succeeded", 2, None)
+    assert [event["message"] for event in pulled(api, job)] == [
+        "prompt-0-0/0 prompt-0-0/1",
+        "prompt-1-0/0 prompt-1-0/1",
+    ]
+
+
+def test_a_job_pauses_for_samples_that_nobody_could_score_and_has_them_scored_later(
+    services: Services, start: Start, api: TestClient, submit: Submit, until: Until, redis_client: Redis
+) -> None:
+    start("rollouts").ready()
+    start("learner").ready()
+    services.unscored = {"prompt-1-1/0", "prompt-1-1/1"}
+    job = submit("pull", steps=2, rollout={"shards": 2, "prompts_per_step": 2})
+    assert until(job, "paused", "failed", "succeeded")["state"] == "paused"
+    services.unscored = set()
+    api.post(f"/jobs/{job}/resume")
+    assert until(job, "succeeded", "failed")["state"] == "succeeded"
+    assert [event["message"] for event in pulled(api, job)] == [
+        "prompt-0-0/0 prompt-0-0/1 prompt-0-1/0 prompt-0-1/1",
+        "prompt-1-0/0 prompt-1-0/1 prompt-1-1/0 prompt-1-1/1",
+    ]
+    # Only the shard without scores was made twice.
+    assert sorted(services.generated) == ["prompt-0-0", "prompt-0-1", "prompt-1-0", "prompt-1-1", "prompt-1-1"]
+    assert redis_client.xlen(f"experience:{job}") == 0
+
+
 def test_a_hard_limit_ends_a_try(services: Services, start: Start, app: Celery, stream: ExperienceStream) -> None:
     services.open.clear()
     start("rollouts", RLHF_ROLLOUT_TIME_LIMIT_S="0.5", RLHF_ROLLOUT_MAX_RETRIES="1").ready()
     send(app)
     wait_for(lambda: stream.failures(["job:0:0"]) != {})
-    assert "not done after 0.5 s" in stream.failures(["job:0:0"])["job:0:0"]
+    assert "not done after 0.5 s" in stream.failures(["job:0:0"])["job:0:0"].reason
     assert services.generated == ["p0", "p0"]
 
 
@@ -304,10 +348,10 @@ def test_rollouts_of_an_ended_job_are_dropped(
 def test_a_message_of_another_version_fails_its_batch(
     services: Services, start: Start, app: Celery, stream: ExperienceStream
 ) -> None:
-    send_rollout(app, "job:0:0", {"job": "job", "step": 0, "shard": 0, "new_field": 1})
+    send_rollouts(app, {"job:0:0": {"job": "job", "step": 0, "shard": 0, "new_field": 1}})
     start("rollouts").ready()
     wait_for(lambda: stream.failures(["job:0:0"]) != {})
-    assert "new_field" in stream.failures(["job:0:0"])["job:0:0"]
+    assert "new_field" in stream.failures(["job:0:0"])["job:0:0"].reason
 
 
 def test_the_log_is_json_without_warnings(

@@ -11,8 +11,8 @@ from rlhf.contracts.policy import SamplingParams
 from rlhf.contracts.reward import Aggregation
 from rlhf.contracts.rollout import RolloutTask
 from services.trainer.experience.batch import ExperienceBatch
-from services.trainer.experience.collector import Collector, RolloutFailed
-from services.trainer.experience.stream import ExperienceStream
+from services.trainer.experience.collector import Collector, RolloutFailed, ServicesFailed
+from services.trainer.experience.stream import ExperienceStream, Failure
 from services.trainer.jobs.store import JobStore
 from services.trainer.settings import TrainerSettings
 
@@ -71,7 +71,7 @@ def collector(
 ) -> Collector:
     """Looks for lost tasks after every wait of 10 ms."""
     known = alive if alive is not None else set()
-    send = (sent if sent is not None else []).append
+    send = (sent if sent is not None else []).extend
     return Collector(stream, send, lambda ids: known & set(ids), look_s=0.0, block_ms=10)
 
 
@@ -100,7 +100,7 @@ def test_a_batch_of_an_ended_or_unknown_job_is_not_kept(
 ) -> None:
     jobs.finish("job", JobState.CANCELLED, None, None)
     assert not stream.push(batch())
-    stream.record_failure("job:0:0", "too late")
+    stream.record_failure("job:0:0", Failure("too late", mendable=False))
     assert not ExperienceStream(redis_client, "other").push(batch())
     assert redis_client.keys("experience:*") == []
 
@@ -161,9 +161,50 @@ def test_waiting_ends_when_the_check_raises(stream: ExperienceStream) -> None:
 
 def test_a_batch_that_failed_for_good_ends_the_wait_with_its_reason(stream: ExperienceStream) -> None:
     stream.push(batch(shard=0))
-    stream.record_failure("job:0:1", "policy answered 422: the prompt is too long")
-    with pytest.raises(RolloutFailed, match="job:0:1 failed: policy answered 422: the prompt is too long"):
-        collector(stream).pull(0, 2, lambda: None)
+    for mendable, error in ((False, RolloutFailed), (True, ServicesFailed)):
+        stream.record_failure("job:0:1", Failure("policy answered 422: the prompt is too long", mendable=mendable))
+        with pytest.raises(error, match="job:0:1 failed: policy answered 422: the prompt is too long"):
+            collector(stream).pull(0, 2, lambda: None)
+
+
+def test_a_new_attempt_asks_again_for_what_failed_and_the_same_attempt_does_not(stream: ExperienceStream) -> None:
+    failure = Failure("reward answered 503", mendable=True)
+    stream.record_failure("job:0:0", failure)
+    sent: list[RolloutTask] = []
+    learner = collector(stream, sent)
+    learner.enqueue([task(0, 0)])
+    assert [each.batch_id for each in sent] == ["job:0:0"]
+    assert stream.failures(["job:0:0"]) == {}
+    stream.record_failure("job:0:0", failure)
+    learner.enqueue([task(0, 0)])
+    assert len(sent) == 1
+    with pytest.raises(ServicesFailed):
+        learner.pull(0, 1, lambda: None)
+
+
+def test_a_batch_that_is_there_has_not_failed(stream: ExperienceStream) -> None:
+    stream.push(batch())
+    stream.record_failure("job:0:0", Failure("a second worker was late", mendable=True))
+    assert stream.failures(["job:0:0"]) == {}
+
+
+def test_a_discarded_batch_is_made_again_and_the_others_stay(stream: ExperienceStream, redis_client: Redis) -> None:
+    for shard in (0, 1):
+        stream.push(batch(shard=shard, reward=1.0))
+    first = collector(stream)
+    batches = first.pull(0, 2, lambda: None)
+    first.discard(batches[1:])
+    assert stream.seen(["job:0:0", "job:0:1"]) == {"job:0:0"}
+    assert redis_client.xlen("experience:job") == 1
+    sent: list[RolloutTask] = []
+    second = collector(stream, sent)
+    second.enqueue([task(0, 0), task(0, 1)])
+    assert [each.batch_id for each in sent] == ["job:0:1"]
+    stream.push(batch(shard=1, reward=2.0))
+    again = second.pull(0, 2, lambda: None)
+    assert [each.rewards.tolist() for each in again] == [[1.0], [2.0]]
+    second.acknowledge(again)
+    assert redis_client.xpending("experience:job", "learner")["pending"] == 0
 
 
 def test_only_what_is_neither_there_nor_on_its_way_is_asked_for(stream: ExperienceStream) -> None:
@@ -211,7 +252,7 @@ def test_a_batch_that_nobody_asked_for_is_not_waited_for(stream: ExperienceStrea
 
 def test_the_experience_of_an_ended_job_expires(stream: ExperienceStream, jobs: JobStore, redis_client: Redis) -> None:
     stream.push(batch())
-    stream.record_failure("job:0:1", "reason")
+    stream.record_failure("job:0:1", Failure("reason", mendable=True))
     assert redis_client.ttl("experience:job") == -1
     jobs.finish("job", JobState.SUCCEEDED, None, None)
     for key in ("experience:job", "experience:job:seen", "experience:job:failed"):

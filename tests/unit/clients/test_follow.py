@@ -1,7 +1,7 @@
 import pytest
 
 from rlhf.clients import follow
-from rlhf.clients.follow import JobFailed, run_job
+from rlhf.clients.follow import JobFailed, follow_job, run_job
 from rlhf.contracts.jobs import JobEvent, JobState, JobStatus, PpoJobConfig
 
 CONFIG = PpoJobConfig(kind="ppo", prompts=["x"], reward_model="rm-1@1")
@@ -75,6 +75,18 @@ def test_a_failed_job_gives_its_reason() -> None:
     trainer = Trainer([JobState.FAILED], reason="step 3: not finite")
     with pytest.raises(JobFailed, match=r"job ppo-1 \(ppo\) failed: step 3: not finite"):
         run_job(trainer, CONFIG, Watcher(), lambda: None)
+
+
+def test_a_job_of_ones_own_that_pauses_has_nobody_to_resume_it() -> None:
+    trainer = Trainer([JobState.RUNNING, JobState.PAUSED], reason="reward is ill; mend it")
+    with pytest.raises(JobFailed, match=r"paused: reward is ill; mend it"):
+        run_job(trainer, CONFIG, Watcher(), lambda: None)
+
+
+def test_a_paused_job_is_watched_until_it_is_resumed_and_ends() -> None:
+    trainer = Trainer([JobState.PAUSED, JobState.RUNNING, JobState.SUCCEEDED])
+    status, _ = follow_job(trainer, "ppo-1", Watcher(), lambda: None)
+    assert status.state is JobState.SUCCEEDED
 
 
 def test_a_check_that_raises_ends_the_following() -> None:

@@ -11,7 +11,7 @@ import torch
 from transformers import GPTNeoConfig, GPTNeoForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from rlhf.artifacts.store import ArtifactStore
-from rlhf.contracts.jobs import PpoJobConfig
+from rlhf.contracts.jobs import BestVersion, PpoJobConfig
 from rlhf.contracts.rollout import RolloutTask
 from rlhf.lm.loading import LanguageModel
 from services.trainer.experience.batch import ExperienceBatch
@@ -143,6 +143,7 @@ class MemoryJob:
         self.folder = self.store.job_folder(job)
         self.sample, self.tasks, self.batches = sample, {}, {}
         self.acknowledged, self.rows, self.events, self.checks = [], {}, [], 0
+        self.best: BestVersion | None = None
 
     def enqueue(self, tasks: list[RolloutTask]) -> None:
         self.tasks |= {task.batch_id: task for task in tasks}
@@ -161,8 +162,12 @@ class MemoryJob:
     def raise_if_lost(self) -> None:
         pass
 
-    def progress(self, step: int, total: int, metrics: dict[str, float]) -> None:
-        self.rows[step] = metrics
+    def discard(self, batches: list[ExperienceBatch]) -> None:
+        for batch in batches:
+            self.batches.pop(batch.batch_id, None)
+
+    def progress(self, step: int, total: int, metrics: dict[str, float], best: BestVersion | None = None) -> None:
+        self.rows[step], self.best = metrics, best
 
     def event(self, name: str, message: str, **more: Any) -> None:
         self.events.append(name)

@@ -78,6 +78,15 @@ def test_only_the_newest_stay(tmp_path: Path) -> None:
     assert KEPT == 2
 
 
+def test_chosen_ones_stay_beside_the_newest_while_they_are_chosen(tmp_path: Path) -> None:
+    for step in range(1, 7):
+        save_checkpoint(tmp_path, step, *trained(), STATE, HISTORY, keep={2, 4, 99})
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"step-{step:08d}" for step in (2, 4, 5, 6)]
+    assert newest(tmp_path).step == 6
+    save_checkpoint(tmp_path, 7, *trained(), STATE, HISTORY, keep={4})
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"step-{step:08d}" for step in (4, 6, 7)]
+
+
 @pytest.mark.parametrize("file", ["parameters.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
 def test_damage_is_found_and_named(file: str, damage: str, tmp_path: Path) -> None:

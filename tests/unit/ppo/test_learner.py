@@ -12,6 +12,7 @@ import torch
 from rlhf.contracts.jobs import RewardModelJobConfig
 from rlhf.contracts.rollout import RolloutTask
 from services.trainer.experience.batch import ExperienceBatch, pack, unpack
+from services.trainer.jobs.handle import ServicesFailed
 from services.trainer.ppo.learner import PpoLearner, TrainingStopped
 from services.trainer.ppo.update import shuffled_minibatches
 from services.trainer.ppo.watchdogs import watch
@@ -158,21 +159,21 @@ def test_batches_learn_the_same_after_their_trip_over_the_wire(tmp_path: Path) -
     assert all(torch.equal(ends[1][name], tensor) for name, tensor in ends[0].items())
 
 
-def test_dropped_samples_are_told_and_too_many_stop_the_run(tmp_path: Path) -> None:
+def test_dropped_samples_are_told_and_too_many_pause_the_run(tmp_path: Path) -> None:
     # 12 samples, 4 dropped of 16: exactly the allowed quarter; 5 of 17: more.
     job, learner = start(tmp_path, rollout={"max_failed_fraction": 0.25})
     allowed = dataclasses.replace(random_batch(1), failures=["reward answered 503"] * 4)
     assert learner.learn([allowed])["failures"] == 4
     assert "samples_dropped" in job.events
-    with pytest.raises(TrainingStopped, match=r"29% of the samples failed .*=0.25\); the first reason: reward"):
+    with pytest.raises(ServicesFailed, match=r"29% of the samples failed .*=0.25\); the first reason: reward"):
         learner.learn([dataclasses.replace(allowed, failures=["reward answered 503"] * 5)])
 
 
-def test_a_step_without_samples_stops_the_run_whatever_is_allowed(tmp_path: Path) -> None:
+def test_a_step_without_samples_pauses_the_run_whatever_is_allowed(tmp_path: Path) -> None:
     _, learner = start(tmp_path, rollout={"max_failed_fraction": 1.0})
-    with pytest.raises(TrainingStopped, match="100% of the samples failed"):
+    with pytest.raises(ServicesFailed, match="100% of the samples failed"):
         learner.learn([make_batch([], [], failures=["timeout"] * 3)])
-    with pytest.raises(TrainingStopped, match="the rollouts are empty"):
+    with pytest.raises(ServicesFailed, match="the rollouts are empty"):
         learner.learn([make_batch([], [])])
 
 

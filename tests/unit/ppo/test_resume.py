@@ -1,5 +1,6 @@
 """A run that is interrupted anywhere ends with the weights of one that is not."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +13,10 @@ import rlhf.artifacts.store as store_module
 import services.trainer.ppo.checkpoint as checkpoint_module
 from rlhf.artifacts.store import sha256, write_manifest
 from rlhf.contracts.errors import Conflict
+from rlhf.contracts.rollout import RolloutTask
 from rlhf.lm.loading import LanguageModel
 from services.trainer.experience.batch import ExperienceBatch
+from services.trainer.jobs.handle import ServicesFailed
 from services.trainer.ppo.learner import PpoLearner, run_ppo
 from tests.unit.ppo.stand_in import MemoryJob, job_config, sampler, tiny_llama
 
@@ -188,6 +191,29 @@ def test_sampled_ahead_it_ends_the_same_too(tmp_path: Path) -> None:
             attempt(job)
         setattr(job, method, undo)
     assert_same_end(job, attempt(job), (whole, expected))
+
+
+@pytest.mark.parametrize(("checkpoint_every", "ill_step"), [(1, 0), (1, 2), (2, 3)])
+def test_paused_for_samples_without_scores_and_resumed_it_ends_the_same(
+    checkpoint_every: int, ill_step: int, undisturbed: tuple[FragileJob, PpoLearner], tmp_path: Path
+) -> None:
+    job = make_job(tmp_path, checkpoint_every=checkpoint_every)
+    healthy, made = job.sample, []
+
+    def ill(task: RolloutTask) -> ExperienceBatch:
+        made.append(task.batch_id)
+        batch = healthy(task)
+        if (task.step, task.shard) == (ill_step, 1):
+            return dataclasses.replace(batch, failures=["not scored: reward answered 503"] * len(batch))
+        return batch
+
+    job.sample = ill
+    for _ in range(2):  # resumed too early, it pauses again
+        with pytest.raises(ServicesFailed, match=f"step {ill_step}: 33% of the samples failed"):
+            attempt(job)
+    job.sample = healthy
+    assert_same_end(job, attempt(job), undisturbed)
+    assert [made.count(f"job:{ill_step}:{shard}") for shard in range(2)] == [1, 2], "the healthy shard is made once"
 
 
 def test_a_finished_run_that_is_run_again_does_nothing(tmp_path: Path) -> None:
