@@ -22,8 +22,8 @@ def sequence_outputs(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities, values and entropies of one response, each [T]: no padding, no mask, no split."""
     ids, n = torch.tensor([prompt + response]), len(response)
-    with actor.peft_model.disable_adapter() if reference else nullcontext():
-        out = actor.peft_model(input_ids=ids, output_hidden_states=True)
+    with actor.trained.peft_model.disable_adapter() if reference else nullcontext():
+        out = actor.trained.peft_model(input_ids=ids, output_hidden_states=True)
     predicting = slice(len(prompt) - 1, len(prompt) - 1 + n)
     logprobs = (out.logits[0, predicting] / actor.temperature).log_softmax(-1)
     # The last hidden state is the one after the final norm.

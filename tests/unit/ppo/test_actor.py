@@ -173,7 +173,7 @@ def test_detaching_gives_the_base_model_back_bit_for_bit(make: Callable[[], Lang
 def test_a_saved_adapter_loaded_by_peft_is_the_policy(make: Callable[[], LanguageModel], tmp_path: Path) -> None:
     actor, ids = trained_actor(make()), torch.arange(12)[None]
     actor.save_adapter(tmp_path)
-    expected = actor.peft_model(input_ids=ids).logits
+    expected = actor.trained.peft_model(input_ids=ids).logits
     assert {path.name for path in tmp_path.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     loaded = peft.PeftModel.from_pretrained(make().model, str(tmp_path))
     assert torch.equal(loaded(input_ids=ids).logits, expected)
