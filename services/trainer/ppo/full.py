@@ -26,6 +26,9 @@ class FullWeights(nn.Module):
 
     Copies are float32 whatever the base model is: a step of 1e-5 is lost in bfloat16, whose neighbours of 1 are 0.004
     apart. With a bfloat16 base they are computed in bfloat16 as the base model's layers are (autocast).
+
+    Attributes:
+        base: what they are copies of.
     """
 
     def __init__(self, base: LanguageModel, first_layer: int) -> None:
@@ -39,7 +42,7 @@ class FullWeights(nn.Module):
             ValueError: the base model is in float16.
         """
         super().__init__()
-        self._base, self._dtype = base, base.model.dtype
+        self.base, self._dtype = base, base.model.dtype
         if self._dtype == torch.float16:
             raise ValueError(
                 f"full fine-tuning of {base.name} cannot compute in float16, where small gradients become 0; set "
@@ -71,19 +74,19 @@ class FullWeights(nn.Module):
     def running(self, *, reference: bool) -> Iterator[LayerStack]:
         """See Trained."""
         mixed = self._dtype != torch.float32 and not reference
-        with torch.autocast(self._base.model.device.type, dtype=torch.bfloat16, enabled=mixed):
+        with torch.autocast(self.base.model.device.type, dtype=torch.bfloat16, enabled=mixed):
             yield self._reference if reference else self._policy
 
     def save(self, folder: Path) -> None:
         """Writes the trained tensors alone, in the base model's type, which servers compute with."""
         save_file({name: tensor.cpu().contiguous() for name, tensor in self._rounded().items()}, folder / WEIGHTS)
-        (folder / CONFIG).write_text(json.dumps({"base_model_name_or_path": self._base.name}, indent=2))
+        (folder / CONFIG).write_text(json.dumps({"base_model_name_or_path": self.base.name}, indent=2))
 
     def save_model(self, folder: Path) -> None:
         """Writes the whole model with its tokenizer as an ordinary Hugging Face folder, in the base model's type."""
-        model = self._base.model
+        model = self.base.model
         model.save_pretrained(folder, state_dict={**model.state_dict(), **self._rounded()})
-        self._base.tokenizer.save_pretrained(str(folder))
+        self.base.tokenizer.save_pretrained(str(folder))
 
     def detach(self) -> None:
         """Nothing to undo: the base model was only read."""
