@@ -140,9 +140,7 @@ class PpoJobConfig(Contract):
                 raise ValueError("lora is null and full is not set; give full={} to train the weights themselves")
             return self
         if "lora" in self.model_fields_set and self.lora is not None:
-            raise ValueError(
-                "lora and full are both set; a job trains one of them: set lora to null, or leave out full"
-            )
+            raise ValueError("lora and full are both set; a job trains one of them: set lora to null or leave out full")
         self.lora = None
         if "learning_rate" not in self.update.model_fields_set:
             self.update = self.update.model_copy(update={"learning_rate": FULL_LEARNING_RATE})

@@ -56,7 +56,7 @@ def tiny_gpt_neo(seed: int = 0) -> LanguageModel:
 
 def _frozen(model: Any) -> LanguageModel:
     model.eval().requires_grad_(False)
-    words = Tokenizer(WordLevel({str(i): i for i in range(VOCABULARY)}, unk_token="0"))  # noqa: S106
+    words = Tokenizer(WordLevel({str(i): i for i in range(VOCABULARY)}, unk_token="0"))
     words.pre_tokenizer = WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token=str(EOS))
     return LanguageModel("tiny", model=model, tokenizer=tokenizer, eos_ids=(EOS,), max_positions=128)
