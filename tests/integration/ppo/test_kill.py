@@ -62,7 +62,7 @@ class Run:
 
     root: Path
     url: str
-    config: PpoJobConfig = CONFIG
+    config: PpoJobConfig = field(default_factory=lambda: CONFIG)
     replay: dict[str, tuple[RolloutTask, ExperienceBatch]] = field(default_factory=dict)
     made: dict[str, tuple[RolloutTask, ExperienceBatch]] = field(default_factory=dict)
     pushed: Counter[str] = field(default_factory=Counter)
@@ -240,10 +240,11 @@ def test_full_weights_killed_anywhere(redis_server: RedisServer, tmp_path: Path)
     with Run(tmp_path / "undisturbed", redis_server.url, FULL) as undisturbed:
         undisturbed.finish()
         assert_every_batch_was_learnt_once(undisturbed)
+    # Without peft's hooks a step makes fewer calls.
     rng = random.Random(4)
     with Run(tmp_path / "killed", redis_server.url, FULL) as run:
         while run.kills < KILLS and not run.finished():
-            run.bury(run.begin(calls=rng.randint(1, 150_000)))
+            run.bury(run.begin(calls=rng.randint(1, 40_000)))
         run.finish()
         assert run.kills >= KILLS // 2
         assert_every_batch_was_learnt_once(run)
