@@ -58,23 +58,7 @@ class ArtifactStore:
         Returns:
             The reference `name@version`.
         """
-        target = self._folder(kind, name, version)
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.parent / f".{version}.{uuid.uuid4().hex}"
-            temporary.mkdir()
-            try:
-                write(temporary)
-                write_manifest(temporary)
-                try:
-                    temporary.rename(target)
-                except OSError:
-                    # Another process published the same version first; the version is immutable, so theirs stands.
-                    if not target.exists():
-                        raise
-                sync_folder(target.parent)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        make_folder(self._folder(kind, name, version), write)
         return f"{name}@{version}"
 
     def resolve(self, kind: ArtifactKind, ref: str) -> Path:
@@ -95,6 +79,16 @@ class ArtifactStore:
             raise NotFound(f"{kind} {ref} does not exist; {known}")
         verify_manifest(folder)
         return folder
+
+    def keep_from(self, kind: ArtifactKind, name: str, first: int) -> None:
+        """Deletes the versions before `first`, and what a crash left of others. For the one who publishes them."""
+        folder = self._folder(kind, name, 0).parent
+        for version in self.versions(kind, name):
+            if version < first:
+                # Out of the way in one move: half a version must not be found.
+                (folder / str(version)).rename(folder / f".{version}.{uuid.uuid4().hex}")
+        for left in folder.glob(".*"):
+            shutil.rmtree(left, ignore_errors=True)  # what cannot be deleted now is tried again at the next version
 
     def versions(self, kind: ArtifactKind, name: str) -> list[int]:
         """Published versions, ascending."""
@@ -120,6 +114,32 @@ def _checked(name: str) -> str:
     if not re.fullmatch(ARTIFACT_NAME_PATTERN, name):
         raise InvalidInput(f"{name!r} is not a name; use a-z, 0-9 and '-', starting with a letter or digit, at most 63")
     return name
+
+
+def make_folder(target: Path, write: Callable[[Path], None]) -> None:
+    """Makes a folder whole or not at all, durable, with a manifest; one that is there already stays as it is.
+
+    Args:
+        target: the folder.
+        write: writes the files into the folder it is given.
+    """
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    temporary.mkdir()
+    try:
+        write(temporary)
+        write_manifest(temporary)
+        try:
+            temporary.rename(target)
+        except OSError:
+            # Another process made the same folder first; what is published is immutable, so theirs stands.
+            if not target.exists():
+                raise
+        sync_folder(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_manifest(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -22,6 +22,18 @@ class LoraConfig(Contract):
     top_layers: int | None = Field(
         None, ge=1, description="adapt only the last so many layers, compute the rest once a step; null: all"
     )
+
+
+class FullConfig(Contract):
+    """Full fine-tuning: the upper layers' own weights and the final norm. Embeddings and vocabulary head stay."""
+
+    top_layers: int | None = Field(
+        None, ge=1, description="train only the last so many layers, compute the rest once a step; null: all"
+    )
+
+
+FULL_LEARNING_RATE = 1e-5
+"""Of full fine-tuning, where a job names none: AdamW moves every weight by about so much a step."""
 
 
 class KlConfig(Contract):
@@ -73,7 +85,7 @@ class PpoUpdateConfig(Contract):
 
     epochs: int = Field(2, ge=1, le=64, description="passes over the batch")
     minibatches: int = Field(2, ge=1, le=1024, description="optimiser steps an epoch")
-    learning_rate: float = Field(1e-4, gt=0, le=1, description="AdamW")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="AdamW; a job with `full` that names none gets 1e-5")
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = Field(0, ge=0, description="PPO steps over which the learning rate rises from 0")
     max_grad_norm: float = Field(1.0, gt=0)
@@ -115,8 +127,29 @@ class PpoJobConfig(Contract):
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)
     update: PpoUpdateConfig = Field(default_factory=PpoUpdateConfig)
     kl: KlConfig = Field(default_factory=KlConfig)
-    lora: LoraConfig = Field(default_factory=LoraConfig)
+    lora: LoraConfig | None = Field(
+        default_factory=LoraConfig, description="train adapters; null together with `full`, which is the other way"
+    )
+    full: FullConfig | None = Field(None, description="train the weights themselves; null: adapters, see `lora`")
     checkpoint_every: int = Field(1, ge=1, description="steps; batches are acknowledged only after a checkpoint")
+
+    @model_validator(mode="after")
+    def _train_one_thing(self) -> Self:
+        if self.full is None:
+            if self.lora is None:
+                raise ValueError("lora is null and full is not set; give full={} to train the weights themselves")
+            return self
+        if "lora" in self.model_fields_set and self.lora is not None:
+            raise ValueError("lora and full are both set; a job trains one of them: set lora to null or leave out full")
+        self.lora = None
+        if "learning_rate" not in self.update.model_fields_set:
+            self.update = self.update.model_copy(update={"learning_rate": FULL_LEARNING_RATE})
+        return self
+
+    @property
+    def trained(self) -> LoraConfig | FullConfig:
+        """What learns: adapters, or the weights themselves."""
+        return cast(LoraConfig, self.lora) if self.full is None else self.full
 
 
 class PreferencePair(Contract):

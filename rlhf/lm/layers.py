@@ -6,7 +6,9 @@ ensemble member), and the vocabulary projection runs only where a response token
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+import copy
+from collections.abc import Sequence
+from typing import Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +38,8 @@ class LayerStack:
 
     Attributes:
         depth: number of layers.
+        layers: its layers.
+        norm: the final norm.
         attention: names of the linear modules of a layer's attention.
         lora_targets: names of all adaptable linear modules in a layer.
         packs: whether several responses may share one prompt in a row under a tree mask (no local attention windows).
@@ -48,7 +52,7 @@ class LayerStack:
             if "sliding_attention" in (getattr(model.config, "layer_types", None) or []):
                 raise ValueError(f"{family} with sliding-window attention is not supported; use a full-attention model")
             base = model.model
-            self._embed, self.layers, self._norm, self._rotary = (
+            self._embed, self.layers, self.norm, self._rotary = (
                 base.embed_tokens,
                 base.layers,
                 base.norm,
@@ -57,7 +61,7 @@ class LayerStack:
             self.packs, layout = True, "rotary"
         elif family == "gpt_neo":
             base = model.transformer
-            self._embed, self.layers, self._norm, self._rotary = base.wte, base.h, base.ln_f, None
+            self._embed, self.layers, self.norm, self._rotary = base.wte, base.h, base.ln_f, None
             self._positions = base.wpe
             self.packs, layout = False, "gpt_neo"
         else:
@@ -66,6 +70,12 @@ class LayerStack:
         self.attention, self.lora_targets = ATTENTION[layout], ATTENTION[layout] + MLP[layout]
         self.depth = len(self.layers)
         self.width = int(model.config.hidden_size)
+
+    def with_upper(self, first: int, layers: Sequence[nn.Module], norm: nn.Module) -> Self:
+        """The same decoder with other layers from `first` to the last, and another final norm."""
+        other = copy.copy(self)
+        other.layers, other.norm = [*self.layers[:first], *layers], norm
+        return other
 
     def embed(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """[B, L] ids and positions → [B, L, d]."""
@@ -125,7 +135,7 @@ class LayerStack:
 
     def finish(self, hidden: Tensor) -> Tensor:
         """The final norm: [..., d] → [..., d], what the vocabulary projection reads."""
-        return cast(Tensor, self._norm(hidden))
+        return cast(Tensor, self.norm(hidden))
 
 
 def vocabulary_head(model: PreTrainedModel) -> nn.Linear:

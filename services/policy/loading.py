@@ -55,7 +55,14 @@ def _load_tgi(settings: PolicySettings) -> tgi.TgiBackend:
     address = _address(settings)
     facts, longest = _ask(address, settings.backend_start_s, lambda server: tgi.ask_facts(server, model_type))
     base = replace(base, max_positions=longest)
-    return tgi.TgiBackend(base, facts, _limits(settings), Server(address), settings.backend_adapter_name)
+    return tgi.TgiBackend(
+        base,
+        facts,
+        _limits(settings),
+        Server(address),
+        store=ArtifactStore(settings.store),
+        adapter_name=settings.backend_adapter_name,
+    )
 
 
 def _load_vllm(settings: PolicySettings) -> vllm.VllmBackend:

@@ -12,7 +12,9 @@ import secrets
 import threading
 import time
 from abc import ABC, abstractmethod
+from pathlib import Path
 
+from rlhf.artifacts.replaced import replaces_weights
 from rlhf.contracts.errors import Conflict, InternalError, ServiceError, Unavailable
 from rlhf.contracts.policy import SamplingParams
 from rlhf.lm.loading import TextModel
@@ -235,3 +237,13 @@ def name_at_server(pattern: str, ref: str) -> str:
     """What the server calls an adapter. Args: pattern, with `{job}` and `{version}`; ref, `job@version`."""
     job, _, version = ref.partition("@")
     return pattern.replace("{job}", job).replace("{version}", version)
+
+
+def refuse_replaced(backend: str, ref: str, folder: Path) -> None:
+    """Raises Conflict when a version holds whole weights. Args: folder, of the version in the artifact store."""
+    if replaces_weights(folder):
+        raise Conflict(
+            f"{ref} holds whole weights (full fine-tuning), which the backend {backend} cannot put in the place of its "
+            f"model's: serve it with RLHF_BACKEND=embedded, train an adapter (lora), or start {backend} on the model "
+            "folder that the job leaves at its end"
+        )

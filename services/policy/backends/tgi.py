@@ -15,11 +15,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from transformers import PreTrainedTokenizerBase
 
-from rlhf.contracts.errors import GenerationFailed, InvalidInput
+from rlhf.artifacts.store import ArtifactStore
+from rlhf.contracts.errors import Conflict, GenerationFailed, InvalidInput, NotFound
 from rlhf.contracts.policy import SamplingParams
 from rlhf.lm.loading import TextModel
 from services.policy.backends.base import UNKNOWN, ModelFacts
-from services.policy.backends.remote import RemoteBackend, name_at_server
+from services.policy.backends.remote import RemoteBackend, name_at_server, refuse_replaced
 from services.policy.backends.server import Server
 from services.policy.backends.translation import Answered, refuse
 from services.policy.engine.requests import EngineRequest, Limits
@@ -88,10 +89,28 @@ async def ask_facts(server: Server, model_type: str) -> tuple[ModelFacts, int]:
 class TgiBackend(RemoteBackend):
     """See RemoteBackend."""
 
-    def __init__(self, base: TextModel, facts: ModelFacts, limits: Limits, server: Server, adapter_name: str) -> None:
-        """As RemoteBackend. Args: adapter_name, what the server calls an adapter, with `{job}` and `{version}`."""
+    def __init__(
+        self,
+        base: TextModel,
+        facts: ModelFacts,
+        limits: Limits,
+        server: Server,
+        *,
+        store: ArtifactStore,
+        adapter_name: str,
+    ) -> None:
+        """As RemoteBackend.
+
+        Args:
+            base: as RemoteBackend.
+            facts: as RemoteBackend.
+            limits: as RemoteBackend.
+            server: as RemoteBackend.
+            store: of published adapters; those that the server was started with need not be there.
+            adapter_name: what the server calls an adapter, with `{job}` and `{version}`.
+        """
         super().__init__(base, facts, limits, server, most_adapters=ALL_ADAPTERS)
-        self._adapter_name = adapter_name
+        self._store, self._adapter_name = store, adapter_name
         self._text = lru_cache(PROMPTS_REMEMBERED)(lambda ids: text_of(base.tokenizer, ids))
         self._same: dict[str, None] = {}
 
@@ -125,7 +144,16 @@ class TgiBackend(RemoteBackend):
         )
 
     async def load_adapter(self, ref: str) -> None:
-        """TGI has those it was started with, and answers others as the base model: which the probe after this tells."""
+        """TGI has those it was started with, and answers others as the base model: which the probe after this tells.
+
+        Raises:
+            Conflict: it holds whole weights.
+        """
+        try:
+            folder = await asyncio.to_thread(self._store.resolve, "adapters", ref)
+        except (NotFound, Conflict):
+            return  # what the store holds of it is no matter for a server that does not read it
+        refuse_replaced(NAME, ref, folder)
 
     async def unload_adapter(self, ref: str) -> None:
         """Nothing was loaded."""

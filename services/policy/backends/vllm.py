@@ -19,7 +19,7 @@ from rlhf.contracts.errors import GenerationFailed, InvalidInput, NotFound, Unav
 from rlhf.contracts.policy import FinishReason, SamplingParams
 from rlhf.lm.loading import TextModel
 from services.policy.backends.base import ModelFacts
-from services.policy.backends.remote import PROBE_TEXT, RemoteBackend, name_at_server
+from services.policy.backends.remote import PROBE_TEXT, RemoteBackend, name_at_server, refuse_replaced
 from services.policy.backends.server import Server
 from services.policy.backends.translation import Answered, refuse
 from services.policy.engine.requests import EngineRequest, Limits
@@ -177,9 +177,10 @@ class VllmBackend(RemoteBackend):
 
         Raises:
             NotFound: the store has no such adapter, or the server does not find its folder.
-            Conflict: the adapter is corrupt.
+            Conflict: the adapter is corrupt, or holds whole weights.
         """
         folder = await asyncio.to_thread(self._store.resolve, "adapters", ref)
+        refuse_replaced(NAME, ref, folder)
         there = folder.absolute() if self._store_there is None else self._store_there / self._inside(folder)
         name = name_at_server(self._adapter_name, ref)
         try:

@@ -1,43 +1,93 @@
-"""Reads an adapter in PEFT's format from the artifact store and checks that it fits the model."""
+"""Reads an adapter from the artifact store, in PEFT's format or as replaced tensors, and checks that it fits."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from rlhf.artifacts.replaced import WEIGHTS, replaces_weights
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.errors import Conflict
-from services.policy.engine.linears import LowRank, Place
+from services.policy.engine.linears import LowRank, Place, Places, Replacement
 
 KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
 
 
-def read_adapter(store: ArtifactStore, ref: str, places: dict[str, Place]) -> dict[str, LowRank]:
-    """The updates of an adapter by the name of the layer that each changes, on that layer's device.
+@dataclass
+class Update:
+    """What an adapter changes, on the model's device.
+
+    Attributes:
+        linears: by the name of the layer.
+        vectors: other parameters, by their names.
+    """
+
+    linears: dict[str, LowRank | Replacement] = field(default_factory=dict)
+    vectors: dict[str, Tensor] = field(default_factory=dict)
+
+
+def read_adapter(store: ArtifactStore, ref: str, places: Places) -> Update:
+    """The update of an adapter.
 
     Raises:
         NotFound: no such adapter.
         Conflict: it is corrupt, or does not fit this model; says why.
     """
     folder = store.resolve("adapters", ref)
+    read = read_replaced if replaces_weights(folder) else read_lora
     try:
-        config = json.loads((folder / "adapter_config.json").read_text())
-        tensors = load_file(folder / "adapter_model.safetensors")
-        if not isinstance(config, dict):
-            raise ValueError("adapter_config.json is not a JSON object")
+        return read(ref, folder, places)
     except (OSError, ValueError, SafetensorError) as error:
-        raise Conflict(f"adapter {ref} cannot be read ({error}); publish it again in PEFT's format") from error
+        raise Conflict(f"adapter {ref} cannot be read ({error}); publish it again") from error
+
+
+def read_lora(ref: str, folder: Path, places: Places) -> Update:
+    """An adapter in PEFT's format. Raises as read_adapter, and OSError, ValueError or SafetensorError."""
+    config = json.loads((folder / "adapter_config.json").read_text())
+    tensors = load_file(folder / "adapter_model.safetensors")
+    if not isinstance(config, dict):
+        raise ValueError("adapter_config.json is not a JSON object")
     updates = read_factors(ref, config, tensors)
     for name, update in updates.items():
-        check_fit(ref, name, update, places.get(name))
-    device = next(iter(places.values())).linear.device
-    return {name: LowRank(u.a.to(device), u.b.to(device), u.scale) for name, u in updates.items()}
+        check_fit(ref, name, update, places.linears.get(name))
+    device = places.device
+    return Update({name: LowRank(u.a.to(device), u.b.to(device), u.scale) for name, u in updates.items()})
+
+
+def read_replaced(ref: str, folder: Path, places: Places) -> Update:
+    """Tensors that take the place of the base model's. Raises as read_adapter, and OSError or SafetensorError."""
+    tensors = load_file(folder / WEIGHTS)
+    update, parts = Update(), dict[str, dict[str, Tensor]]()
+    for name, tensor in tensors.items():
+        layer, _, part = name.rpartition(".")
+        place, vector = places.linears.get(layer), places.vectors.get(name)
+        if place is not None and (part == "weight" or (part == "bias" and place.has_bias)):
+            wanted = [place.out_features, place.in_features] if part == "weight" else [place.out_features]
+            parts.setdefault(layer, {})[part] = tensor.to(places.device)
+        elif vector is not None:
+            wanted = list(vector.parameter.shape)
+            update.vectors[name] = tensor.to(places.device)
+        else:
+            raise Conflict(f"adapter {ref} replaces {name}, which this model does not have or cannot exchange")
+        if list(tensor.shape) != wanted:
+            raise Conflict(
+                f"adapter {ref} has {name} of shape {list(tensor.shape)}, where this model's is {wanted}; it was "
+                "trained on another model"
+            )
+        if not bool(tensor.isfinite().all()):
+            raise Conflict(f"adapter {ref} has values in {name} that are not numbers; publish a sound one")
+    if not tensors:
+        raise Conflict(f"adapter {ref} replaces nothing: its {WEIGHTS} holds no tensor")
+    update.linears = {name: Replacement(**pair) for name, pair in parts.items()}
+    return update
 
 
 def check_fit(ref: str, name: str, update: LowRank, place: Place | None) -> None:

@@ -1,8 +1,9 @@
-"""LoRA adapters of the artifact store, merged into the layers they adapt. The base weights are never written to.
+"""Adapters of the artifact store, merged into the layers they change. The base weights are never written to.
 
 A thread of its own loads, verifies and merges an adapter that is named for the first time, while the engine goes on
 with what it has; switching between adapters in memory exchanges pointers. A merged layer costs nothing afterwards,
-while unmerged factors cost two extra products a layer and step.
+while unmerged factors cost two extra products a layer and step. Replaced weights are merged by taking the base model's
+place.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.errors import InternalError, ServiceError
-from services.policy.engine.adapter_files import read_adapter
+from services.policy.engine.adapter_files import Update, read_adapter
 from services.policy.engine.instruments import ADAPTER_BYTES, ADAPTERS
-from services.policy.engine.linears import ExchangeableLinear, LowRank, Place
+from services.policy.engine.linears import Exchangeable, ExchangeableLinear, LowRank, Places, Replacement, Weights
 
 log = logging.getLogger(__name__)
 State = Literal["ready", "failed", "loading", "full"]
@@ -32,7 +32,7 @@ State = Literal["ready", "failed", "loading", "full"]
 class Merged:
     """An adapter in memory: the weights to exchange, and how many batches compute with it."""
 
-    weights: list[tuple[ExchangeableLinear, Tensor]]
+    weights: list[tuple[Exchangeable, Weights]]
     size: int
     uses: int = 0
 
@@ -40,15 +40,15 @@ class Merged:
 class AdapterLibrary:
     """Decides with which weights the model computes. The engine's thread calls it; others only read `loaded`."""
 
-    def __init__(self, store: ArtifactStore, places: dict[str, Place], max_bytes: int) -> None:
-        """Args: store, of published adapters; places, the model's layers by name; max_bytes, of merged weights."""
+    def __init__(self, store: ArtifactStore, places: Places, max_bytes: int) -> None:
+        """Args: store, of published adapters; places, of the model's weights; max_bytes, of merged weights."""
         self._store, self._places, self._max_bytes = store, places, max_bytes
         self._merged: OrderedDict[str, Merged] = OrderedDict()
         self._failed: dict[str, ServiceError] = {}
         self._loading: set[str] = set()
         self._lock = threading.Lock()
         self._loader = ThreadPoolExecutor(1, "adapter-loader", initializer=torch.set_num_threads, initargs=(1,))
-        self._active: list[tuple[ExchangeableLinear, Tensor]] = []
+        self._active: list[tuple[Exchangeable, Weights]] = []
         self._active_ref: str | None = None
         self.on_loaded: Callable[[], None] = lambda: None
 
@@ -107,12 +107,12 @@ class AdapterLibrary:
         """The model computes with this acquired adapter from now on; None is the base model, exactly."""
         if ref == self._active_ref:
             return
-        for linear, _ in self._active:
-            linear.exchange(None)
+        for layer, _ in self._active:
+            layer.exchange(None)
         with self._lock:
             self._active = [] if ref is None else self._merged[ref].weights
-        for linear, weight in self._active:
-            linear.exchange(weight)
+        for layer, weights in self._active:
+            layer.exchange(weights)
         self._active_ref = ref
 
     def close(self) -> None:
@@ -123,9 +123,9 @@ class AdapterLibrary:
         """In the loader's thread."""
         failure: ServiceError | None = None
         try:
-            updates = read_adapter(self._store, ref, self._places)
-            merged = self._merge(updates)
-            log.info("adapter loaded", extra={"adapter": ref, "layers": len(updates), "bytes": merged.size})
+            update = read_adapter(self._store, ref, self._places)
+            merged = self._merge(update)
+            log.info("adapter loaded", extra={"adapter": ref, "layers": len(merged.weights), "bytes": merged.size})
         except ServiceError as error:
             failure = error
         except Exception as error:
@@ -140,16 +140,21 @@ class AdapterLibrary:
             self._measure()
         self.on_loaded()
 
-    @torch.inference_mode()
-    def _merge(self, updates: dict[str, LowRank]) -> Merged:
+    def _merge(self, update: Update) -> Merged:
         """Makes room first, so that what goes and what comes are never in memory together."""
-        by_linear: dict[ExchangeableLinear, dict[int, LowRank]] = {}
-        for name, update in updates.items():
-            place = self._places[name]
-            by_linear.setdefault(place.linear, {})[place.first] = update
-        size = sum(linear.bytes for linear in by_linear)
+        by_linear: dict[ExchangeableLinear, dict[int, LowRank | Replacement]] = {}
+        for name, each in update.linears.items():
+            place = self._places.linears[name]
+            by_linear.setdefault(place.linear, {})[place.first] = each
+        vectors = {self._places.vectors[name]: value for name, value in update.vectors.items()}
+        size = sum(linear.bytes for linear in by_linear) + sum(value.nbytes for value in vectors.values())
         self._make_room(size)
-        return Merged([(linear, linear.adapted(parts)) for linear, parts in by_linear.items()], size)
+        weights: list[tuple[Exchangeable, Weights]] = [
+            (vector, Weights(value.to(vector.parameter.dtype, copy=True))) for vector, value in vectors.items()
+        ]
+        with torch.inference_mode():
+            weights += [(linear, linear.adapted(parts)) for linear, parts in by_linear.items()]
+        return Merged(weights, size)
 
     def _make_room(self, size: int) -> None:
         """Lets go of what no batch uses, the one used longest ago first, until so many bytes more are allowed."""

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from rlhf.lm.loading import LanguageModel
 from services.policy.engine.cache import LayerShape, SlotCache, layer_shapes
 from services.policy.engine.fused import FusedForward, can_fuse
-from services.policy.engine.linears import LinearFactory, Place, replace_linears
+from services.policy.engine.linears import ExchangeableVector, LinearFactory, Places, replace_linears
 
 log = logging.getLogger(__name__)
 PROBE = (12, 5)
@@ -66,7 +66,7 @@ class ModelForward:
 
 
 @torch.inference_mode()
-def build_forward(base: LanguageModel, *, packed: bool) -> tuple[Forward, dict[str, Place]]:
+def build_forward(base: LanguageModel, *, packed: bool) -> tuple[Forward, Places]:
     """The fastest forward pass for this model, whose own linear layers it takes over.
 
     Args:
@@ -74,7 +74,7 @@ def build_forward(base: LanguageModel, *, packed: bool) -> tuple[Forward, dict[s
         packed: use oneDNN's blocked weight layout where this machine can.
 
     Returns:
-        The forward pass, and where the weights of each of the model's linear layers stand, by name.
+        The forward pass, and where the model's weights stand.
 
     Raises:
         ValueError: it differs from the model's own, so that generation would follow another model.
@@ -94,7 +94,9 @@ def build_forward(base: LanguageModel, *, packed: bool) -> tuple[Forward, dict[s
         forward = ModelForward(model, shapes)
     log.info("forward pass chosen", extra={"kind": type(forward).__name__, "linears": len(factory.places)})
     check_forward(forward, str(model.config.model_type), prompts, wanted)
-    return forward, factory.places
+    # The linear layers are no part of the model any more, in either way.
+    vectors = {name: ExchangeableVector(p) for name, p in model.named_parameters() if p.ndim == 1}
+    return forward, Places(factory.places, vectors)
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Linear layers whose weight can be exchanged for an adapted one and put back, bit for bit. Not LoRA layers.
+"""Layers whose weights can be exchanged for adapted ones and put back, bit for bit. Not LoRA layers.
 
 Several of a model's layers that read the same input are computed as one. On CPUs the weight is kept in oneDNN's blocked
 layout: decoding multiplies few rows with many weights, and the plain layout is re-arranged by the BLAS on every call.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,47 +30,76 @@ class LowRank:
     scale: float
 
 
+@dataclass(frozen=True)
+class Replacement:
+    """Other weights of one of a model's linear layers: weight [out, in], bias [out]; None: the base model's."""
+
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+
+
+class Weights(NamedTuple):
+    """What is exchanged, in the layout of the layer that it belongs to."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+
+class Exchangeable(Protocol):
+    """Computes with the base model's weights or with others."""
+
+    def exchange(self, weights: Weights | None) -> None:
+        """Computes with these weights from now on; None: the base model's."""
+
+
 class ExchangeableLinear:
-    """`y = x Wᵀ + b` with the base weight or an adapted one in its place; W may be that of several layers, stacked.
+    """`y = x Wᵀ + b` with the base weights or adapted ones in their place; W may be that of several layers, stacked.
 
     Attributes:
-        bytes: of the weight.
+        bytes: of weight and bias.
     """
 
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
         """Args: linears, what it stands for, with the same input; their weights are not changed."""
         weights = [linear.weight.detach() for linear in linears]
         self.device = weights[0].device
-        self.bytes = sum(weight.nbytes for weight in weights)
-        self.bias = _joined_bias(linears)
-        self._base = self._arrange(weights[0] if len(weights) == 1 else torch.cat(weights))
+        bias = _joined_bias(linears)
+        self.bytes = sum(weight.nbytes for weight in weights) + (0 if bias is None else bias.nbytes)
+        self._base = Weights(self._arrange(weights[0] if len(weights) == 1 else torch.cat(weights)), bias)
         self._current = self._base
 
-    def adapted(self, updates: dict[int, LowRank]) -> Tensor:
-        """The weight with updates, in this layer's layout, for `exchange`.
+    def adapted(self, updates: dict[int, LowRank | Replacement]) -> Weights:
+        """The weights with updates, in this layer's layout, for `exchange`.
 
         Args:
             updates: by the first row of W that each changes.
         """
-        weight = self._dense_copy()
+        weight, bias = self._dense_copy(), self._base.bias
         for first, update in updates.items():
-            rows = weight[first : first + len(update.b)]
-            rows.addmm_(update.b.to(rows.dtype), update.a.to(rows.dtype), alpha=update.scale)
-        return self._arrange(weight)
+            if isinstance(update, LowRank):
+                rows = weight[first : first + len(update.b)]
+                rows.addmm_(update.b.to(rows.dtype), update.a.to(rows.dtype), alpha=update.scale)
+                continue
+            if update.weight is not None:
+                weight[first : first + len(update.weight)] = update.weight
+            if update.bias is not None and bias is not None:
+                bias = bias.clone() if bias is self._base.bias else bias
+                bias[first : first + len(update.bias)] = update.bias
+        return Weights(self._arrange(weight), bias)
 
-    def exchange(self, weight: Tensor | None) -> None:
-        """Computes with this weight from now on; None is the base weight."""
-        self._current = self._base if weight is None else weight
+    def exchange(self, weights: Weights | None) -> None:
+        """See Exchangeable."""
+        self._current = self._base if weights is None else weights
 
     def __call__(self, x: Tensor) -> Tensor:
         """[..., in] → [..., out]."""
-        return F.linear(x, self._current, self.bias)
+        return F.linear(x, *self._current)
 
     def _arrange(self, weight: Tensor) -> Tensor:
         return weight
 
     def _dense_copy(self) -> Tensor:
-        return self._base.clone()
+        return self._base.weight.clone()
 
 
 class PackedLinear(ExchangeableLinear):
@@ -78,23 +107,54 @@ class PackedLinear(ExchangeableLinear):
 
     def __call__(self, x: Tensor) -> Tensor:
         """[..., in] → [..., out]."""
-        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self._current, self.bias, "none", [], ""))
+        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, *self._current, "none", [], ""))
 
     def _arrange(self, weight: Tensor) -> Tensor:
         return cast(Tensor, torch.ops.mkldnn._reorder_linear_weight(weight, ROWS_HINT))
 
     def _dense_copy(self) -> Tensor:
-        return self._base.to_dense()
+        return self._base.weight.to_dense()
+
+
+class ExchangeableVector:
+    """A parameter that is no linear layer's, such as a norm's: whoever holds it computes with what stands in it."""
+
+    def __init__(self, parameter: nn.Parameter) -> None:
+        """Args: parameter, of the model that computes."""
+        self.parameter, self._base = parameter, parameter.data
+
+    def exchange(self, weights: Weights | None) -> None:
+        """See Exchangeable."""
+        self.parameter.data = self._base if weights is None else weights.weight
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the weight of one of the model's layers stands: rows `first` to `first + out_features` of `linear`."""
+    """Where the weights of one of the model's layers stand: rows `first` to `first + out_features` of `linear`."""
 
     linear: ExchangeableLinear
     first: int
     out_features: int
     in_features: int
+    has_bias: bool
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a model's weights stand.
+
+    Attributes:
+        linears: by the name that the layer has in the model, as adapters name it.
+        vectors: the other parameters of one dimension, by their own names.
+    """
+
+    linears: dict[str, Place]
+    vectors: dict[str, ExchangeableVector]
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return next(iter(self.linears.values())).linear.device
 
 
 class LinearFactory:
@@ -117,7 +177,8 @@ class LinearFactory:
         first = 0
         for linear in linears:
             name = self._names[id(linear)]
-            self.places[name] = Place(joined, first, linear.out_features, linear.in_features)
+            has_bias = linear.bias is not None
+            self.places[name] = Place(joined, first, linear.out_features, linear.in_features, has_bias)
             first += linear.out_features
         return joined
 

@@ -1,27 +1,28 @@
 """The trained model: one trunk for policy, reference and value. Not the optimiser, not the loop.
 
-The policy is the base model with a LoRA adapter, the reference the same model with the adapter disabled, the value
-function a linear head on the policy's last hidden state, initialised to zero.
+The policy is the base model with what is trained in its upper layers: a LoRA adapter, or weights of their own. The
+reference is the model without it, the value function a linear head on the policy's last hidden state, initialised to
+zero.
 """
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-import peft
 import torch
 from torch import Tensor, nn
 
-from rlhf.contracts.jobs import LoraConfig
+from rlhf.contracts.jobs import FullConfig, LoraConfig
 from rlhf.lm.layers import LayerStack, check_split, vocabulary_head
 from rlhf.lm.loading import LanguageModel
 from rlhf.lm.logprobs import token_logprobs
+from services.trainer.ppo.adapter import LoraWeights
 from services.trainer.ppo.collate import Row, pad_rows
+from services.trainer.ppo.full import FullWeights
 
 
 @dataclass(frozen=True)
@@ -43,32 +44,53 @@ class TokenOutputs:
     offset: Tensor
 
 
+class Trained(Protocol):
+    """What learns beside the value head, and the layers that compute with it or without it."""
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """By name, in a fixed order."""
+
+    def running(self, *, reference: bool) -> AbstractContextManager[LayerStack]:
+        """The layers of the policy, or of the reference, to be run within the context."""
+
+    def save(self, folder: Path) -> None:
+        """Writes what policy servers load as one version."""
+
+    def detach(self) -> None:
+        """Gives the base model back as it was, which other jobs of the process go on using."""
+
+
 class Actor(nn.Module):
     """Policy, reference and value function on one set of base weights."""
 
-    def __init__(self, base: LanguageModel, lora: LoraConfig, *, temperature: float, seed: int) -> None:
-        """Attaches a fresh adapter to the base model.
+    def __init__(self, base: LanguageModel, trained: LoraConfig | FullConfig, *, temperature: float, seed: int) -> None:
+        """Adds to the base model what is trained.
 
         Args:
             base: dropout off, frozen.
-            lora: rank, scale, which modules of how many upper layers.
+            trained: an adapter, or weights, of how many upper layers.
             temperature: τ of the rollouts; every log-probability divides its logits by it.
-            seed: of the adapter's initialisation.
+            seed: of an adapter's initialisation.
 
         Raises:
-            ValueError: the family is unsupported, or top_layers exceeds the model's depth.
+            ValueError: the family or the type of its weights is unsupported, or top_layers exceeds the model's depth.
         """
         super().__init__()
         check_split(base.model)
         depth = LayerStack(base.model).depth
-        top = depth if lora.top_layers is None else lora.top_layers
+        top = depth if trained.top_layers is None else trained.top_layers
         if top > depth:
+            group = "full" if isinstance(trained, FullConfig) else "lora"
             raise ValueError(
-                f"lora.top_layers={top} exceeds the {depth} layers of {base.name}; lower it to {depth} or less"
+                f"{group}.top_layers={top} exceeds the {depth} layers of {base.name}; lower it to {depth} or less"
             )
-        self.first_adapted = depth - top
+        self.first_trained = depth - top
         self.temperature = temperature
-        self.peft_model = _attach_adapter(base, lora, self.first_adapted, seed)
+        self.trained: Trained = (
+            FullWeights(base, self.first_trained)
+            if isinstance(trained, FullConfig)
+            else LoraWeights(base, trained, self.first_trained, seed)
+        )
         self.stack = LayerStack(base.model)
         self.head = vocabulary_head(base.model)
         self.value_head = nn.Linear(self.stack.width, 1, device=self.head.weight.device, dtype=torch.float32)
@@ -87,9 +109,8 @@ class Actor(nn.Module):
         return self.head.weight.dtype
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """Adapter and value head by name, in a fixed order."""
-        named = {f"adapter.{n}": p for n, p in self.peft_model.named_parameters() if p.requires_grad}
-        return {**named, **{f"value_head.{n}": p for n, p in self.value_head.named_parameters()}}
+        """All that learns by name, in a fixed order."""
+        return {**self.trained.trainable(), **{f"value_head.{n}": p for n, p in self.value_head.named_parameters()}}
 
     @torch.no_grad()
     def lower_features(self, rows: Sequence[Row]) -> list[Tensor]:
@@ -97,7 +118,7 @@ class Actor(nn.Module):
         packed = pad_rows(rows)
         positions, mask = packed.position_ids.to(self.device), self._mask(packed.mask)
         hidden = self.stack.embed(packed.input_ids.to(self.device), positions)
-        hidden = self.stack.run(hidden, 0, self.first_adapted, positions, mask)
+        hidden = self.stack.run(hidden, 0, self.first_trained, positions, mask)
         return [hidden[i, : row.length] for i, row in enumerate(rows)]
 
     def forward(
@@ -109,53 +130,27 @@ class Actor(nn.Module):
             rows: which rows.
             features: their lower features.
             targets: [B, T] response ids of the whole rollout.
-            reference: with the adapter disabled.
+            reference: without what is trained.
         """
         packed = pad_rows(rows)
         positions = packed.position_ids.to(self.device)
         hidden = nn.utils.rnn.pad_sequence(list(features), batch_first=True)
-        with self.peft_model.disable_adapter() if reference else nullcontext():
-            hidden = self.stack.run(hidden, self.first_adapted, self.stack.depth, positions, self._mask(packed.mask))
-        # Only positions that predict a response token go through the norm and the vocabulary.
-        hidden = self.stack.finish(hidden.flatten(0, 1)[packed.source.to(self.device)])
+        with self.trained.running(reference=reference) as stack:
+            hidden = stack.run(hidden, self.first_trained, stack.depth, positions, self._mask(packed.mask))
+            # Only positions that predict a response token go through the norm and the vocabulary.
+            hidden = stack.finish(hidden.flatten(0, 1)[packed.source.to(self.device)]).to(self.dtype)
         wanted = targets[packed.sample, packed.offset].to(self.device)
         logprobs, entropy = token_logprobs(hidden, self.head.weight, wanted, self.temperature)
         values = self.value_head(hidden.float())[:, 0]
         return TokenOutputs(logprobs, entropy, values, packed.sample, packed.offset)
 
     def save_adapter(self, folder: Path) -> None:
-        """Writes the adapter in PEFT's format, which policy servers load."""
-        self.peft_model.save_pretrained(str(folder), save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)
-        # peft writes a set in the order of its hashes, another one in every process; an artifact has one content.
-        path = folder / "adapter_config.json"
-        config = json.loads(path.read_text())
-        path.write_text(json.dumps(config | {"target_modules": sorted(config["target_modules"])}, indent=2))
+        """Writes what policy servers load as one version."""
+        self.trained.save(folder)
 
     def detach(self) -> None:
-        """Takes the adapter off the base model again, which other jobs of the process go on using."""
-        self.peft_model.unload()
+        """Gives the base model back as it was, which other jobs of the process go on using."""
+        self.trained.detach()
 
     def _mask(self, mask: Tensor | None) -> Tensor | None:
         return None if mask is None else mask.to(self.device, self.dtype)
-
-
-def _attach_adapter(base: LanguageModel, lora: LoraConfig, first_layer: int, seed: int) -> peft.PeftModel:
-    stack = LayerStack(base.model)
-    config = peft.LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=0.0,
-        bias="none",
-        target_modules=stack.lora_targets if lora.modules == "all" else stack.attention,
-        layers_to_transform=list(range(first_layer, stack.depth)),
-        task_type="CAUSAL_LM",
-    )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # peft 0.21 reads an attribute that transformers 5 renamed; it concerns neither users nor the result.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-        torch.manual_seed(seed)
-        model = peft.get_peft_model(base.model, config)
-    # A path of this machine would mean nothing to whoever loads the adapter elsewhere.
-    config.base_model_name_or_path = base.name
-    return model

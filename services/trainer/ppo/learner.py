@@ -23,6 +23,7 @@ from services.trainer.ppo.best import WINDOW, Best, find_best, unjudged
 from services.trainer.ppo.checkpoint import load_newest, restore, save_checkpoint
 from services.trainer.ppo.collate import Rollout, collate, split_by_tokens
 from services.trainer.ppo.kl import KlController, estimate_kl
+from services.trainer.ppo.publish import publish_version
 from services.trainer.ppo.rewards import leave_one_out, repeated_ngrams, sequence_rewards, shape_rewards
 from services.trainer.ppo.schedule import derive_seed, learning_rate, rollout_tasks, steps_to_ask_for
 from services.trainer.ppo.update import Targets, update_policy
@@ -66,12 +67,12 @@ class PpoLearner:
     """State of one run: actor, optimiser, KL controller, metrics so far."""
 
     def __init__(self, job: JobHandle, base: LanguageModel) -> None:
-        """Args: job; base, which gets an adapter: `actor.detach()` takes it off again."""
+        """Args: job; base, which may get an adapter: `actor.detach()` takes it off again."""
         if not isinstance(job.config, PpoJobConfig):
             raise TypeError(f"job {job.id} has kind {job.config.kind!r}; the PPO learner runs kind 'ppo'")
         self.job, self.config = job, job.config
         seed = derive_seed("adapter", self.config.seed)
-        self.actor = Actor(base, self.config.lora, temperature=self.config.rollout.temperature, seed=seed)
+        self.actor = Actor(base, self.config.trained, temperature=self.config.rollout.temperature, seed=seed)
         self.optimizer = torch.optim.AdamW(self.actor.trainable().values(), lr=0.0, eps=1e-5, weight_decay=0.0)
         self.kl = KlController(self.config.kl, self.config.steps)
         self.history: list[dict[str, float]] = []
@@ -225,9 +226,7 @@ class PpoLearner:
 
     def _publish(self) -> None:
         if self.step:
-            ref = self.job.store.publish("adapters", self.job.id, self.step, self.actor.save_adapter)
-            log.info("published", extra={"adapter": ref})
-            self.job.event("published", f"policy servers can load {ref}", kind="published", data={"adapter": ref})
+            publish_version(self.job, self.config, self.actor, self.step)
 
     def _best_version(self) -> BestVersion | None:
         best = self.best

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from safetensors.torch import save_file
 
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.local.redis import free_port
@@ -180,6 +181,12 @@ def test_an_adapter_that_changes_nothing_is_told(
         told = refused(client, 409, "conflict", json={"prompts": ["hi"], "adapter": ref})
         assert "exactly as without it" in told
         assert client.get("/adapters").json()["adapters"] == []
+
+
+def test_whole_weights_are_refused(remote: TestClient, store: ArtifactStore) -> None:
+    ref = store.publish("adapters", "whole", 1, lambda folder: save_file({}, folder / "replaced.safetensors"))
+    told = refused(remote, 409, "conflict", json={"prompts": ["hi"], "adapter": ref})
+    assert "which the backend tgi cannot put in the place of its model's: serve it with RLHF_BACKEND=embedded" in told
 
 
 def test_another_tokenizer_is_noticed(words: Path, store: ArtifactStore, url: str, tmp_path: Path) -> None:

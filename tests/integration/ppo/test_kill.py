@@ -18,8 +18,11 @@ import pytest
 from redis import Redis
 from safetensors.torch import load_file
 
+from rlhf.artifacts.replaced import WEIGHTS, replaces_weights
 from rlhf.artifacts.store import ArtifactStore, sha256
+from rlhf.contracts.jobs import FullConfig, PpoJobConfig
 from rlhf.contracts.rollout import RolloutTask
+from rlhf.lm.loading import LanguageModel
 from rlhf.local.redis import RedisServer
 from services.trainer.experience.batch import ExperienceBatch
 from services.trainer.experience.stream import ExperienceStream
@@ -39,6 +42,9 @@ CONFIG = job_config(
     update={"epochs": EPOCHS, "minibatches": MINIBATCHES, "learning_rate": 3e-3},
     kl={"schedule": "adaptive", "beta": 0.05, "target": 0.1, "horizon": 100},
 )
+FULL = CONFIG.model_copy(update={"lora": None, "full": FullConfig(top_layers=2)})
+KEPT = [STEPS - 1, STEPS]
+"""Of full weights."""
 processes = multiprocessing.get_context("forkserver")
 
 # peft's own loading reads an attribute that transformers 5 renamed.
@@ -50,11 +56,13 @@ class Run:
     """One run of the job: its store, its Redis database, and what the rollout worker made and pushed.
 
     Attributes:
+        config: of the job.
         replay: batches of another run by id; empty: they are sampled from the adapter that the task names.
     """
 
     root: Path
     url: str
+    config: PpoJobConfig = field(default_factory=lambda: CONFIG)
     replay: dict[str, tuple[RolloutTask, ExperienceBatch]] = field(default_factory=dict)
     made: dict[str, tuple[RolloutTask, ExperienceBatch]] = field(default_factory=dict)
     pushed: Counter[str] = field(default_factory=Counter)
@@ -63,14 +71,14 @@ class Run:
     def __post_init__(self) -> None:
         self.redis, self.store = Redis.from_url(self.url, protocol=2), ArtifactStore(self.root)
         self.redis.flushdb()
-        (self.store.job_folder(JOB) / "config.json").write_text(CONFIG.model_dump_json())
+        (self.store.job_folder(JOB) / "config.json").write_text(self.config.model_dump_json())
         JobStore(self.redis, TrainerSettings(redis_url=self.url, store=self.root)).create(JOB, "ppo", STEPS)
         self.stop = threading.Event()
         self.worker = threading.Thread(target=self.work, name="rollout worker")
 
     def work(self) -> None:
         """A rollout worker: makes each task's batch from the published adapter and pushes it, twice to be sure."""
-        base, stream = tiny_llama(), ExperienceStream(self.redis, JOB)
+        stream = ExperienceStream(self.redis, JOB)
         while not self.stop.is_set():
             raw = self.redis.blmove(TASKS, MAKING, 0.05, "LEFT", "RIGHT")
             if raw is None:
@@ -80,11 +88,8 @@ class Run:
                 known, batch = self.replay[task.batch_id]
                 assert task == known
             else:
-                adapter = task.adapter and self.store.resolve("adapters", task.adapter)
-                policy = peft.PeftModel.from_pretrained(base.model, str(adapter)) if adapter else None
-                batch = sampler(base, lambda ids: float(ids[0] < 12))(task)
-                if policy is not None:
-                    policy.unload()
+                folder = self.store.resolve("adapters", task.adapter) if task.adapter else None
+                batch = sampler(policy_of(folder), lambda ids: float(ids[0] < 12))(task)
             self.made[task.batch_id] = task, batch
             for _ in range(2):
                 self.pushed[task.batch_id] += stream.push(batch)
@@ -143,7 +148,18 @@ class Run:
             for version in self.store.versions("adapters", JOB)
         }
         sums = [sha256(folder / name) for name in ("parameters.safetensors", "optimizer.safetensors")]
+        sums += [sha256(path) for path in sorted((self.store.job_folder(JOB) / "model").glob("*"))]
         return {"sums": sums, "kl": saved["state"], "rows": rows, "adapters": adapters}
+
+
+def policy_of(folder: Path | None) -> LanguageModel:
+    """The base model with an adapter or with replaced tensors. Args: folder, of the version; None: the base alone."""
+    policy = tiny_llama()
+    if folder is not None and replaces_weights(folder):
+        policy.model.load_state_dict(load_file(folder / WEIGHTS), strict=False)
+    elif folder is not None:
+        peft.PeftModel.from_pretrained(policy.model, str(folder))
+    return policy
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -179,7 +195,8 @@ def assert_every_batch_was_learnt_once(run: Run) -> None:
     saved = json.loads((run.final_folder() / "state.json").read_text())
     assert len(saved["history"]) == STEPS
     assert [row["step"] for row in read_series(run.store.job_folder(JOB))] == list(range(1, STEPS + 1))
-    assert sorted(run.store.versions("adapters", JOB)) == list(range(1, STEPS + 1))
+    versions = list(range(1, STEPS + 1)) if run.config.full is None else KEPT
+    assert sorted(run.store.versions("adapters", JOB)) == versions
 
 
 def assert_same(run: Run, expected: Run) -> None:
@@ -213,6 +230,21 @@ def test_killed_anywhere_in_its_code(undisturbed: Run, redis_server: RedisServer
     with Run(tmp_path, redis_server.url) as run:
         while run.kills < KILLS and not run.finished():
             run.bury(run.begin(calls=rng.randint(1, 150_000)))
+        run.finish()
+        assert run.kills >= KILLS // 2
+        assert_every_batch_was_learnt_once(run)
+        assert_same(run, undisturbed)
+
+
+def test_full_weights_killed_anywhere(redis_server: RedisServer, tmp_path: Path) -> None:
+    with Run(tmp_path / "undisturbed", redis_server.url, FULL) as undisturbed:
+        undisturbed.finish()
+        assert_every_batch_was_learnt_once(undisturbed)
+    # Without peft's hooks a step makes fewer calls.
+    rng = random.Random(4)
+    with Run(tmp_path / "killed", redis_server.url, FULL) as run:
+        while run.kills < KILLS and not run.finished():
+            run.bury(run.begin(calls=rng.randint(1, 40_000)))
         run.finish()
         assert run.kills >= KILLS // 2
         assert_every_batch_was_learnt_once(run)

@@ -117,3 +117,15 @@ def test_references_cannot_leave_the_store(store: ArtifactStore, ref: str) -> No
 def test_an_unknown_version_names_the_newest(store: ArtifactStore) -> None:
     with pytest.raises(NotFound, match="its newest version is rm@1"):
         store.resolve("reward_models", "rm@9")
+
+
+def test_old_versions_go_and_what_a_crash_left(store: ArtifactStore) -> None:
+    for version in (2, 10):
+        publish(store, "rm", version)
+    publish(store, "other", 1)
+    (store.root / "reward_models/rm/.11.half").mkdir()
+    store.keep_from("reward_models", "rm", 2)
+    assert store.refs("reward_models") == ["other@1", "rm@2", "rm@10"]
+    assert sorted(path.name for path in (store.root / "reward_models/rm").iterdir()) == ["10", "2"]
+    with pytest.raises(NotFound, match="newest version is rm@10"):
+        store.resolve("reward_models", "rm@1")

@@ -12,7 +12,7 @@ from rlhf.contracts.policy import SamplingParams
 from rlhf.lm.loading import LanguageModel
 from services.policy.engine.batch import Batch
 from services.policy.engine.forward import Forward, build_forward
-from services.policy.engine.linears import Place
+from services.policy.engine.linears import Places
 from services.policy.engine.prefill import Prefill
 from services.policy.engine.requests import Limits, build_request
 from services.policy.engine.rows import Extras, Row
@@ -28,7 +28,7 @@ class Served:
 
     base: LanguageModel
     forward: Forward
-    places: dict[str, Place]
+    places: Places
 
 
 def serve(base: LanguageModel, *, packed: bool = True) -> Served:

@@ -86,7 +86,7 @@ def test_an_adapter_computes_as_in_peft(
 def test_this_machine_packs(llama: LanguageModel) -> None:
     """Otherwise half of these tests would test the other half."""
     if torch.backends.mkldnn.is_available():
-        assert all(type(place.linear) is PackedLinear for place in serve(llama).places.values())
+        assert all(type(place.linear) is PackedLinear for place in serve(llama).places.linears.values())
 
 
 def test_versions_are_never_mixed(folders: dict[str, Path], llama: LanguageModel, store: ArtifactStore) -> None:

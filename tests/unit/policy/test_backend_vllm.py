@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from safetensors.torch import save_file
 
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.errors import Conflict, InvalidInput, NotFound, Unavailable
@@ -169,6 +170,15 @@ def test_an_adapter_that_loads_and_changes_nothing_is_refused(
         ask(backend, ref)
     assert fake.state.adapters == {}
     assert backend.adapters == []
+
+
+def test_whole_weights_are_refused_before_the_server_hears_of_them(
+    fake: FastAPI, backend: vllm.VllmBackend, store: ArtifactStore
+) -> None:
+    ref = store.publish("adapters", "whole", 1, lambda folder: save_file({}, folder / "replaced.safetensors"))
+    with pytest.raises(Conflict, match="the backend vllm cannot put in the place of its model's"):
+        ask(backend, ref)
+    assert fake.state.adapters == {}
 
 
 def test_an_untrained_adapter_may_change_nothing(

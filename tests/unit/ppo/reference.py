@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,19 @@ from torch import Tensor
 from rlhf.contracts.jobs import PpoJobConfig
 from services.trainer.experience.batch import ExperienceBatch
 from services.trainer.ppo.actor import Actor
+from services.trainer.ppo.adapter import LoraWeights
+from services.trainer.ppo.full import FullWeights
+
+
+def whole_model(actor: Actor, ids: Tensor, *, reference: bool = False, **settings: bool) -> Any:
+    """What transformers' own forward pass gives for the policy, or for the reference."""
+    trained = actor.trained
+    if isinstance(trained, FullWeights):
+        replaced = {} if reference else trained.replaced()
+        return torch.func.functional_call(trained.base.model, replaced, (), {"input_ids": ids, **settings})
+    assert isinstance(trained, LoraWeights)
+    with trained.peft_model.disable_adapter() if reference else nullcontext():
+        return trained.peft_model(input_ids=ids, **settings)
 
 
 def sequence_outputs(
@@ -22,8 +36,7 @@ def sequence_outputs(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities, values and entropies of one response, each [T]: no padding, no mask, no split."""
     ids, n = torch.tensor([prompt + response]), len(response)
-    with actor.peft_model.disable_adapter() if reference else nullcontext():
-        out = actor.peft_model(input_ids=ids, output_hidden_states=True)
+    out = whole_model(actor, ids, reference=reference, output_hidden_states=True)
     predicting = slice(len(prompt) - 1, len(prompt) - 1 + n)
     logprobs = (out.logits[0, predicting] / actor.temperature).log_softmax(-1)
     # The last hidden state is the one after the final norm.

@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import GPTNeoConfig, GPTNeoForCausalLM, LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import GPTNeoConfig, GPTNeoForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.jobs import BestVersion, PpoJobConfig
@@ -53,7 +56,10 @@ def tiny_gpt_neo(seed: int = 0) -> LanguageModel:
 
 def _frozen(model: Any) -> LanguageModel:
     model.eval().requires_grad_(False)
-    return LanguageModel("tiny", model=model, tokenizer=None, eos_ids=(EOS,), max_positions=128)  # type: ignore[arg-type]
+    words = Tokenizer(WordLevel({str(i): i for i in range(VOCABULARY)}, unk_token="0"))
+    words.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token=str(EOS))
+    return LanguageModel("tiny", model=model, tokenizer=tokenizer, eos_ids=(EOS,), max_positions=128)
 
 
 def make_batch(
@@ -183,5 +189,7 @@ def job_config(**changes: Any) -> PpoJobConfig:
         "kl": {"schedule": "fixed", "beta": 0.01},
         "lora": {"r": 4, "alpha": 8.0, "top_layers": 2},
     }
+    if changes.get("full") is not None:
+        del defaults["lora"]
     merged = {k: {**v, **changes.pop(k, {})} if isinstance(v, dict) else changes.pop(k, v) for k, v in defaults.items()}
     return PpoJobConfig(kind="ppo", reward_model="rm@1", **merged, **changes)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rlhf.contracts.jobs import LoraConfig
+from rlhf.contracts.jobs import FullConfig, LoraConfig
 from rlhf.lm.loading import LanguageModel
 from services.trainer.experience.batch import ExperienceBatch
 from services.trainer.ppo.actor import Actor, TokenOutputs
@@ -18,11 +18,17 @@ from tests.unit.ppo.stand_in import VOCABULARY, random_batch, tiny_gpt_neo, tiny
 
 TAU = 0.7
 FAMILIES = pytest.mark.parametrize("make", [tiny_llama, tiny_gpt_neo])
+KINDS = pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
 
 
-def trained_actor(base: LanguageModel, top_layers: int | None = 2) -> Actor:
-    """An actor whose adapter and value head are no longer neutral."""
-    actor = Actor(base, LoraConfig(r=4, alpha=8.0, top_layers=top_layers), temperature=TAU, seed=1)
+def fresh_actor(base: LanguageModel, top_layers: int | None = 2, *, full: bool = False, seed: int = 1) -> Actor:
+    trained = FullConfig(top_layers=top_layers) if full else LoraConfig(r=4, alpha=8.0, top_layers=top_layers)
+    return Actor(base, trained, temperature=TAU, seed=seed)
+
+
+def trained_actor(base: LanguageModel, top_layers: int | None = 2, *, full: bool = False) -> Actor:
+    """An actor whose adapter or weights and whose value head have moved from where they began."""
+    actor = fresh_actor(base, top_layers, full=full)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in actor.trainable().values():
@@ -68,9 +74,12 @@ def assert_same(got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 @FAMILIES
+@KINDS
 @pytest.mark.parametrize("top_layers", [1, 2, None])
-def test_rows_give_what_each_sequence_gives_alone(make: Callable[[], LanguageModel], top_layers: int | None) -> None:
-    actor, batch = trained_actor(make(), top_layers), random_batch(3)
+def test_rows_give_what_each_sequence_gives_alone(
+    make: Callable[[], LanguageModel], full: bool, top_layers: int | None
+) -> None:
+    actor, batch = trained_actor(make(), top_layers, full=full), random_batch(3)
     expected = alone(actor, batch)
     expected_gradients = gradients(actor, *expected[:2])
     assert all(float(g.abs().max()) > 0 for g in expected_gradients.values())
@@ -89,12 +98,13 @@ def test_only_families_without_windows_pack() -> None:
 
 
 @FAMILIES
-def test_the_reference_is_the_base_model(make: Callable[[], LanguageModel]) -> None:
+@KINDS
+def test_the_reference_is_the_base_model(make: Callable[[], LanguageModel], full: bool) -> None:
     base, batch = make(), random_batch(4)
-    untouched = Actor(base, LoraConfig(r=4, top_layers=2), temperature=TAU, seed=9)
+    untouched = fresh_actor(base, seed=9)
     expected = [grid.detach() for grid in alone(untouched, batch)]
     untouched.detach()
-    actor = trained_actor(base)
+    actor = trained_actor(base, full=full)
     rollout = collate([batch], row_tokens=1000 if actor.stack.packs else None)
     reference, _, entropy = run(actor, rollout, reference=True)
     torch.testing.assert_close(reference, expected[0], rtol=1e-4, atol=2e-5)
@@ -103,8 +113,9 @@ def test_the_reference_is_the_base_model(make: Callable[[], LanguageModel]) -> N
     assert float((run(actor, rollout)[0] - reference).detach().abs().max()) > 0.1
 
 
-def test_a_reference_pass_leaves_the_adapter_on_and_trainable() -> None:
-    actor, rollout = trained_actor(tiny_llama()), collate([random_batch(5)], row_tokens=1000)
+@KINDS
+def test_a_reference_pass_leaves_the_policy_on_and_trainable(full: bool) -> None:
+    actor, rollout = trained_actor(tiny_llama(), full=full), collate([random_batch(5)], row_tokens=1000)
     names, before = list(actor.trainable()), run(actor, rollout)[0]
     run(actor, rollout, reference=True)
     assert torch.equal(run(actor, rollout)[0], before)
@@ -112,8 +123,9 @@ def test_a_reference_pass_leaves_the_adapter_on_and_trainable() -> None:
     assert all(parameter.requires_grad for parameter in actor.trainable().values())
 
 
-def test_a_fresh_actor_is_the_reference_and_values_nothing() -> None:
-    actor = Actor(tiny_llama(), LoraConfig(r=4, top_layers=2), temperature=TAU, seed=1)
+@KINDS
+def test_a_fresh_actor_is_the_reference_and_values_nothing(full: bool) -> None:
+    actor = fresh_actor(tiny_llama(), full=full)
     rollout = collate([random_batch(6)], row_tokens=1000)
     logprobs, values, _ = run(actor, rollout)
     assert torch.equal(logprobs, run(actor, rollout, reference=True)[0])
@@ -173,7 +185,7 @@ def test_detaching_gives_the_base_model_back_bit_for_bit(make: Callable[[], Lang
 def test_a_saved_adapter_loaded_by_peft_is_the_policy(make: Callable[[], LanguageModel], tmp_path: Path) -> None:
     actor, ids = trained_actor(make()), torch.arange(12)[None]
     actor.save_adapter(tmp_path)
-    expected = actor.peft_model(input_ids=ids).logits
+    expected = actor.trained.peft_model(input_ids=ids).logits
     assert {path.name for path in tmp_path.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     loaded = peft.PeftModel.from_pretrained(make().model, str(tmp_path))
     assert torch.equal(loaded(input_ids=ids).logits, expected)

@@ -75,8 +75,8 @@ def test_losses_and_their_gradients_on_random_numbers(seed: int, dual: float | N
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt_neo])
-@pytest.mark.parametrize("plain", [False, True])
-def test_a_step_of_the_learner(make: Callable[[], LanguageModel], plain: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("plain", "full"), [(False, False), (True, False), (False, True)])
+def test_a_step_of_the_learner(make: Callable[[], LanguageModel], plain: bool, full: bool, tmp_path: Path) -> None:
     # After three ordinary steps, when policy, reference and values differ, one step of one minibatch on a batch with
     # its own behaviour policy, in micro-batches, must start with the slow reference's losses and gradients.
     base = make()
@@ -84,7 +84,9 @@ def test_a_step_of_the_learner(make: Callable[[], LanguageModel], plain: bool, t
     if plain:
         update |= {"baseline": "none", "whiten_advantages": False, "gamma": 1.0}
     penalties = {"missing_eos_penalty": 0.5, "repeated_ngram_penalty": 0.4, "repeated_ngram_size": 2}
-    config = job_config(update=update, kl={"schedule": "fixed", "beta": 0.3}, rollout={"temperature": 0.7, **penalties})
+    trained = {"full": {"top_layers": 2}} if full else {}
+    rollout = {"temperature": 0.7, **penalties}
+    config = job_config(update=update, kl={"schedule": "fixed", "beta": 0.3}, rollout=rollout, **trained)
     job = MemoryJob(tmp_path, config, sampler(base, lambda ids: float(ids[0] < 12)))
     learner = PpoLearner(job, base)
     job.config.steps = 3

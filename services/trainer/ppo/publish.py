@@ -1,0 +1,43 @@
+"""What a PPO run gives to the world: a version a step for the policy servers, and full fine-tuning's final model."""
+
+from __future__ import annotations
+
+import logging
+
+from rlhf.artifacts.store import make_folder
+from rlhf.contracts.jobs import PpoJobConfig
+from services.trainer.jobs.handle import JobHandle
+from services.trainer.ppo.actor import Actor
+from services.trainer.ppo.full import FullWeights
+
+log = logging.getLogger(__name__)
+
+KEPT = 2
+"""Newest versions of full weights that stay; each holds every trained tensor."""
+FINAL_MODEL = "model"
+"""The folder of the job's folder with the model as full fine-tuning leaves it."""
+
+
+def publish_version(job: JobHandle, config: PpoJobConfig, actor: Actor, step: int) -> None:
+    """Publishes the weights after `step` steps; again, it changes nothing.
+
+    Adapters all stay. Of full weights those stay that rollouts may yet ask for, and the newest few; the last step's are
+    written once more as an ordinary model folder.
+    """
+    ref = job.store.publish("adapters", job.id, step, actor.save_adapter)
+    log.info("published", extra={"adapter": ref})
+    job.event("published", f"policy servers can load {ref}", kind="published", data={"adapter": ref})
+    if isinstance(actor.trained, FullWeights):
+        job.store.keep_from("adapters", job.id, oldest_needed(config, step))
+        if step == config.steps:
+            make_folder(job.folder / FINAL_MODEL, actor.trained.save_model)
+
+
+def oldest_needed(config: PpoJobConfig, step: int) -> int:
+    """The oldest version that must stay once that of `step` is out.
+
+    A crash takes the run back to its last checkpoint, whose next step asks for rollouts by the version of max_staleness
+    steps before.
+    """
+    checkpoint = step if step == config.steps else step - step % config.checkpoint_every
+    return min(checkpoint - config.rollout.max_staleness, step - KEPT + 1)
