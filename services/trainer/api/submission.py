@@ -16,6 +16,7 @@ from rlhf.artifacts.store import ArtifactStore, sync_file, sync_folder
 from rlhf.contracts.errors import Conflict, InvalidInput, NotFound
 from rlhf.contracts.jobs import JobStatus, PpoJobConfig, RewardModelJobConfig
 from rlhf.contracts.reward import EnsembleObjective
+from services.trainer.api.served_model import Model, find_model
 from services.trainer.jobs.celery_app import send_learn
 from services.trainer.jobs.handle import CONFIG_FILE
 from services.trainer.jobs.store import Idempotency, JobStore
@@ -52,7 +53,7 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None) -> JobStatus:
         key: the caller's Idempotency-Key; the same key and config give the same job.
 
     Raises:
-        InvalidInput: a reward model does not exist or is damaged.
+        InvalidInput: see check.
         Conflict: the key was used with another config.
     """
     body = config.model_dump_json(by_alias=True).encode()
@@ -61,9 +62,7 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None) -> JobStatus:
         idempotency = Idempotency(key, hashlib.sha256(body).hexdigest(), desk.settings.idempotency_ttl_s)
         if (earlier := desk.jobs.earlier(idempotency)) is not None:
             return desk.jobs.status(earlier)
-    if isinstance(config, PpoJobConfig):
-        for where, ref in _reward_models(config).items():
-            _check_reward_model(desk, where, ref)
+    check(desk, config)
     folder = _new_folder(desk.store, _PREFIXES[config.kind])
     _write_durably(folder / CONFIG_FILE, body)
     try:
@@ -78,6 +77,22 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None) -> JobStatus:
         return desk.jobs.status(job)
     _send(desk, job)
     return desk.jobs.status(job)
+
+
+def check(desk: Desk, config: AnyJobConfig) -> None:
+    """Looks at what a config refers to, and whether it fits the served model, as far as the API knows that.
+
+    Raises:
+        InvalidInput: a reward model does not exist or is damaged, or there are fewer layers; all of it at once.
+    """
+    wrongs = []
+    if isinstance(config, PpoJobConfig):
+        wrongs = [wrong for where, ref in _reward_models(config).items() if (wrong := _ill_model(desk, where, ref))]
+    model = find_model(desk.settings)
+    if isinstance(model, Model) and (wrong := _too_deep(config, model)):
+        wrongs.append(wrong)
+    if wrongs:
+        raise InvalidInput("; ".join(wrongs))
 
 
 def resume(desk: Desk, job: str) -> JobStatus:
@@ -114,17 +129,26 @@ def _reward_models(config: PpoJobConfig) -> dict[str, str]:
     return {"reward_model": config.reward_model, **ensembles}
 
 
-def _check_reward_model(desk: Desk, where: str, ref: str) -> None:
+def _ill_model(desk: Desk, where: str, ref: str) -> str | None:
     if ref in desk.settings.panels:
-        return
+        return None
     try:
         desk.store.resolve("reward_models", ref)
     except (NotFound, Conflict) as error:
-        message = (
+        return (
             f"{where} {ref!r} cannot be used: {error}; name one that a reward_model job published, or a panel of "
             "RLHF_REWARD_PANELS"
         )
-        raise InvalidInput(message) from error
+    return None
+
+
+def _too_deep(config: AnyJobConfig, model: Model) -> str | None:
+    is_ppo = isinstance(config, PpoJobConfig)
+    name, asked = ("lora.top_layers", config.lora.top_layers) if is_ppo else ("trunk_layers", config.trunk_layers)
+    layers = model.shape.layers
+    if asked is None or asked <= layers:
+        return None
+    return f"{name}={asked} exceeds the {layers} layers of {model.name}; lower it to {layers} or less"
 
 
 def _new_folder(store: ArtifactStore, prefix: str) -> Path:
