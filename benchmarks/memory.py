@@ -42,7 +42,8 @@ def main() -> int:
 
     ensure_smollm2(say=lambda line: print(line, file=sys.stderr))
     rows = []
-    print(f"{'adapted':>8} {'micro-batch':>12} {'dtype':>9} {'recomputed':>11} {'estimate':>9} {'measured':>9} {'ratio':>6}")
+    columns = {"adapted": 8, "micro-batch": 12, "dtype": 9, "recomputed": 11, "estimate": 9, "measured": 9, "ratio": 6}
+    print(" ".join(f"{name:>{width}}" for name, width in columns.items()))
     for case in CASES:
         command = [sys.executable, "-m", "benchmarks.memory", "--case", json.dumps(case)]
         answer = subprocess.run(

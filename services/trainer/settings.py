@@ -64,7 +64,7 @@ class TrainerSettings(BaseSettings):
 class ApiSettings(ServiceSettings, TrainerSettings, PanelSettings):
     """The job API, which also puts work that lost its worker back into the queue.
 
-    Of `model`, `dtype` and `max_batch_tokens`, which the other services are set to, it makes estimates; it loads nothing.
+    It loads no model: of `model`, `dtype` and `max_batch_tokens`, to which other services are set, it makes estimates.
     """
 
     model: str | None = Field(

@@ -1,1 +1,1 @@
-"""What a job takes in memory, work and time, from its config and the model's shape. Formulas alone: no I/O, no torch."""
+"""What a job takes in memory and work, from its config and the model's shape. Formulas alone: no I/O, no torch."""

@@ -108,11 +108,15 @@ def step_load(
 def _largest_micro_batch(config: PpoJobConfig, prompt: int, new: int, packs: bool) -> MicroBatch:
     budget, n = config.update.tokens_per_microbatch, config.rollout.samples_per_prompt
     together = _samples_in_a_row(prompt, new, n, budget, packs)
-    length = prompt + together * new
     in_minibatch = -(-config.rollout.prompts_per_step * -(-n // together) // config.update.minibatches)
-    # One row at least: a single one may exceed the budget.
-    rows = min(max(1, budget // length), in_minibatch)
-    return MicroBatch(rows, length, rows * together * new, packed=together > 1)
+    candidates = []
+    # The rows with what is left of a prompt's samples are shorter, and may fill the budget better.
+    for samples in {together, n % together or together}:
+        length = prompt + samples * new
+        # One row at least: a single one may exceed the budget.
+        rows = min(max(1, budget // length), in_minibatch)
+        candidates.append(MicroBatch(rows, length, rows * samples * new, packed=samples > 1))
+    return max(candidates, key=lambda batch: (batch.tokens, batch.length))
 
 
 def _samples_in_a_row(prompt: int, new: int, n: int, budget: int, packs: bool) -> int:

@@ -20,12 +20,16 @@ from transformers import (
 
 from rlhf.lm import layers
 from services.trainer.estimate.shape import ROTARY_FAMILIES, read_shape
-from tests.unit.trainer.estimate.published import GPT_NEO_125M, GPT_NEO_1_3B, LLAMA_2_7B, SMOLLM2_135M
+from tests.unit.trainer.estimate.published import GPT_NEO_1_3B, GPT_NEO_125M, LLAMA_2_7B, SMOLLM2_135M
 
 SIZES = {"vocab_size": 40, "hidden_size": 24, "intermediate_size": 36, "max_position_embeddings": 32}
 ROTARY = {**SIZES, "num_hidden_layers": 3, "num_attention_heads": 4}
 MODELS = {
-    "llama, tied, two key heads": (LlamaForCausalLM, LlamaConfig, {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+    "llama, tied, two key heads": (
+        LlamaForCausalLM,
+        LlamaConfig,
+        {"num_key_value_heads": 2, "tie_word_embeddings": True},
+    ),
     "llama with biases, untied": (LlamaForCausalLM, LlamaConfig, {"attention_bias": True, "mlp_bias": True}),
     "llama with heads of their own size": (LlamaForCausalLM, LlamaConfig, {"head_dim": 8}),
     "mistral": (MistralForCausalLM, MistralConfig, {"num_key_value_heads": 2}),
