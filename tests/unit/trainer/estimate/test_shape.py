@@ -44,7 +44,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_familys_parameters_and_linear_modules_are_counted_exactly(name: str, tmp_path: Path) -> None:
+def test_parameters_and_linear_modules_of_every_family_are_counted_exactly(name: str, tmp_path: Path) -> None:
     make, configure, own = MODELS[name]
     tokens = {"bos_token_id": 0, "eos_token_id": 1}
     config = configure(**(SIZES if name == "gpt_neo" else ROTARY), **own, **tokens)
@@ -79,7 +79,7 @@ def test_the_families_are_those_that_the_learner_takes() -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
-def test_what_a_config_leaves_out_is_the_familys_default(family: str) -> None:
+def test_what_a_config_leaves_out_is_the_default_of_its_family(family: str) -> None:
     sizes = {"hidden_size": 4096, "num_attention_heads": 32, "num_hidden_layers": 2, "intermediate_size": 64}
     full = AutoConfig.for_model(family, **sizes)
     shape = read_shape({"model_type": family, "vocab_size": 100, **sizes})
