@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rlhf.contracts.estimate import Estimate, MemoryEstimate, ModelFacts, TimeEstimate, WorkEstimate
 from rlhf.contracts.jobs import PpoJobConfig, RewardModelJobConfig
 from services.trainer.api.pace import estimate_time
@@ -39,9 +41,8 @@ def dry_run(desk: Desk, config: AnyJobConfig) -> Estimate:
 
 def _estimate_ppo(desk: Desk, config: PpoJobConfig) -> Estimate:
     model, size = find_model(desk.settings), DTYPE_BYTES[desk.settings.dtype]
-    known = isinstance(model, Model)
-    load = step_load(config, packs=not known or model.shape.packs)
-    told = {"kind": "ppo", "work": _ppo_work(config, load), "assumptions": [*ALWAYS, *OF_PPO]}
+    load = step_load(config, packs=not isinstance(model, Model) or model.shape.packs)
+    told: dict[str, Any] = {"kind": "ppo", "work": _ppo_work(config, load), "assumptions": [*ALWAYS, *OF_PPO]}
     if not isinstance(model, Model):
         return _without_model(told, model.why)
     tokens = desk.settings.max_batch_tokens
@@ -72,7 +73,11 @@ def _estimate_reward_model(desk: Desk, config: RewardModelJobConfig) -> Estimate
         redis_bytes_per_step=0,
         redis_bytes=0,
     )
-    told = {"kind": "reward_model", "work": work, "assumptions": [*ALWAYS, "early stopping does not happen"]}
+    told: dict[str, Any] = {
+        "kind": "reward_model",
+        "work": work,
+        "assumptions": [*ALWAYS, "early stopping does not happen"],
+    }
     if not isinstance(model, Model):
         return _without_model(told, model.why)
     return Estimate(
@@ -86,7 +91,7 @@ def _estimate_reward_model(desk: Desk, config: RewardModelJobConfig) -> Estimate
     )
 
 
-def _without_model(told: dict, why: str) -> Estimate:
+def _without_model(told: dict[str, Any], why: str) -> Estimate:
     time = TimeEstimate(hours=None, seconds_per_step=None, basis="the model's shape is unknown")
     return Estimate(**told, model=None, model_unknown=why, learner=None, policy=None, flops=None, time=time)
 

@@ -143,9 +143,11 @@ def _ill_model(desk: Desk, where: str, ref: str) -> str | None:
 
 
 def _too_deep(config: AnyJobConfig, model: Model) -> str | None:
-    is_ppo = isinstance(config, PpoJobConfig)
-    name, asked = ("lora.top_layers", config.lora.top_layers) if is_ppo else ("trunk_layers", config.trunk_layers)
     layers = model.shape.layers
+    if isinstance(config, PpoJobConfig):
+        name, asked = "lora.top_layers", config.lora.top_layers
+    else:
+        name, asked = "trunk_layers", config.trunk_layers
     if asked is None or asked <= layers:
         return None
     return f"{name}={asked} exceeds the {layers} layers of {model.name}; lower it to {layers} or less"
