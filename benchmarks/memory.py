@@ -3,7 +3,7 @@
 Each case is learned twice, each time in a process of its own, from one step of random responses at the length limit.
 Measured is the peak of resident memory less what the process had before it loaded the model: the libraries, which no
 estimate counts. `in use`: with an allocator that gives memory back at once, so that only what is in use is resident;
-of this the estimate is. `resident`: with the C library's own, which keeps what was freed. The last line is JSON, in MiB.
+of this the estimate is. `resident`: with the C library's own, which keeps what was freed. Last comes JSON, in MiB.
 """
 
 from __future__ import annotations
