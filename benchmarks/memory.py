@@ -20,11 +20,10 @@ from typing import Any
 
 CASES = (
     {"top_layers": 4, "tokens": 2048},
-    {"top_layers": 4, "tokens": 4096},
+    {"tokens": 512},
     {"tokens": 1024},
-    {"tokens": 2048},
-    {"tokens": 2048, "gradient_checkpointing": True},
-    {"tokens": 2048, "dtype": "bfloat16"},
+    {"tokens": 1024, "gradient_checkpointing": True},
+    {"tokens": 512, "dtype": "bfloat16"},
 )
 PROMPT, RESPONSE, SAMPLES = 40, 64, 4
 MIB = 2**20

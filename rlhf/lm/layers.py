@@ -96,7 +96,7 @@ class LayerStack:
             cache: gives each layer the keys and values of positions that are not in hidden; the mask then spans them.
             checkpointing: keep of each layer its input alone for the backward pass, which runs the layer again.
         """
-        given: dict[str, object] = {"attention_mask": mask}
+        given: dict[str, Any] = {"attention_mask": mask}
         if self._rotary is None:
             given["layer_past"] = cache
         else:
@@ -129,7 +129,7 @@ class LayerStack:
         return cast(Tensor, self._norm(hidden))
 
 
-def _recomputed(layer: nn.Module, hidden: Tensor, given: dict[str, object]) -> Any:
+def _recomputed(layer: nn.Module, hidden: Tensor, given: dict[str, Any]) -> Any:
     return checkpoint(layer, hidden, use_reentrant=False, preserve_rng_state=False, **given)
 
 
