@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.cli_requests import RequestFailed, add_priority, checked
-from rlhf.cli_train import data_options, deliver, read_settings
+from rlhf.cli_train import data_options, deliver, delivery_options, read_settings
 from rlhf.contracts.base import Prompt
 from rlhf.local.console import Console
 from rlhf.local.signals import StopSignals
@@ -27,7 +27,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     ppo.add_argument("--steps", type=int, help="PPO steps (default: the preset's, or 100)")
     ppo.add_argument("--preset", choices=PRESETS, help="settings for a model; the services serve the model itself")
     ppo.add_argument("--settings", type=Path, help="JSON with settings of the job, over the preset's")
-    ppo.add_argument("--out", type=Path, help="write the job for `rlhf jobs submit` in place of submitting it")
+    delivery_options(ppo)
     add_priority(ppo)
     ppo.set_defaults(command=run_ppo)
 

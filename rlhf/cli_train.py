@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf.cli_estimate import describe_estimate
 from rlhf.cli_requests import RequestFailed, add_priority, asked, checked, find_service, read_json, trainer
 from rlhf.contracts.errors import ServiceError
 from rlhf.local.console import Console
@@ -29,7 +30,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     train.add_argument("--seed", type=int, default=0, help="of that choice and of the training (default: 0)")
     train.add_argument("--preset", choices=PRESETS, help="settings for so many pairs, and so many pairs")
     train.add_argument("--settings", type=Path, help="JSON with settings of the job: members, epochs, ...")
-    train.add_argument("--out", type=Path, help="write the job for `rlhf jobs submit` in place of submitting it")
+    delivery_options(train)
     add_priority(train)
     train.set_defaults(command=run_train)
 
@@ -50,6 +51,13 @@ def data_options() -> argparse.ArgumentParser:
     return data
 
 
+def delivery_options(command: argparse.ArgumentParser) -> None:
+    """What becomes of the job, if it is not submitted. Args: command, that makes one."""
+    instead = command.add_mutually_exclusive_group()
+    instead.add_argument("--out", type=Path, help="write the job for `rlhf jobs submit` in place of submitting it")
+    instead.add_argument("--dry-run", action="store_true", help="say what the job would take; nothing is queued")
+
+
 def run_train(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
     """`rlhf train SOURCE`."""
     from rlhf.contracts.jobs import RewardModelJobConfig
@@ -64,7 +72,7 @@ def run_train(options: argparse.Namespace, _: StopSignals, console: Console) -> 
 
 
 def deliver(config: PpoJobConfig | RewardModelJobConfig, options: argparse.Namespace, console: Console) -> None:
-    """Writes a job to `--out`, or submits it, and says the file or the job's id."""
+    """Writes a job to `--out`, asks what it would take (`--dry-run`), or submits it; says the outcome."""
     if options.out is not None:
         if options.priority:
             raise RequestFailed(
@@ -74,7 +82,10 @@ def deliver(config: PpoJobConfig | RewardModelJobConfig, options: argparse.Names
         console.say(str(options.out))
         return
     with trainer(options) as client:
-        console.say(asked(client.submit, config, priority=options.priority).id)
+        if options.dry_run:
+            console.say(describe_estimate(asked(client.estimate, config)))
+        else:
+            console.say(asked(client.submit, config, priority=options.priority).id)
 
 
 def run_reward_bench(options: argparse.Namespace, _: StopSignals, console: Console) -> None:

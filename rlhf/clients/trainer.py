@@ -12,6 +12,7 @@ from pydantic import RootModel
 
 from rlhf.clients.http import ServiceClient
 from rlhf.contracts.errors import Unavailable
+from rlhf.contracts.estimate import Estimate
 from rlhf.contracts.jobs import (
     ArtifactFile,
     JobEvent,
@@ -47,6 +48,15 @@ class TrainerClient(ServiceClient):
         body = config.model_dump(mode="json", by_alias=True)
         params = {"priority": priority}
         return self.fetch(JobStatus, "POST", "/jobs", json=body, params=params, headers=headers)
+
+    def estimate(self, config: PpoJobConfig | RewardModelJobConfig) -> Estimate:
+        """What a job would take; checked as a submission is, and nothing is queued.
+
+        Args:
+            config: of the job.
+        """
+        body = config.model_dump(mode="json", by_alias=True)
+        return self.fetch(Estimate, "POST", "/jobs", json=body, params={"dry_run": "true"})
 
     def jobs(self, state: JobState | None = None, kind: JobKind | None = None, *, limit: int = 100) -> list[JobStatus]:
         """Jobs, newest first. Args: state, kind, only these; limit, at most so many."""

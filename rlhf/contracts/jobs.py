@@ -110,6 +110,9 @@ class PpoUpdateConfig(Contract):
         None, gt=0, description="stop a step's epochs when the KL per token to the old policy passes this"
     )
     tokens_per_microbatch: int = Field(4096, ge=64, description="memory bound: tokens of one forward-backward pass")
+    gradient_checkpointing: bool = Field(
+        False, description="keep each trained layer's input alone and compute the layer again on the way back"
+    )
 
 
 class PpoJobConfig(Contract):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Protocol, Self, cast
+from typing import Any, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
@@ -90,6 +91,8 @@ class LayerStack:
         position_ids: Tensor,
         mask: Tensor | None = None,
         cache: KeyValueCache | None = None,
+        *,
+        checkpointing: bool = False,
     ) -> Tensor:
         """Runs layers start..stop-1.
 
@@ -101,20 +104,18 @@ class LayerStack:
             mask: [B, 1, L, L] added to attention scores, or None for plain causal attention. Sequences are padded at
                 the end, so with causal attention no real token ever attends to a pad.
             cache: gives each layer the keys and values of positions that are not in hidden; the mask then spans them.
+            checkpointing: keep of each layer its input alone for the backward pass, which runs the layer again.
         """
+        given: dict[str, Any] = {"attention_mask": mask}
         if self._rotary is None:
-            for layer in self.layers[start:stop]:
-                hidden = layer(hidden, attention_mask=mask, layer_past=cache)[0]
-            return hidden
-        positions = self._rotary(hidden, position_ids)
+            given["layer_past"] = cache
+        else:
+            rotary = self._rotary(hidden, position_ids)
+            given |= {"position_ids": position_ids, "position_embeddings": rotary, "past_key_values": cache}
         for layer in self.layers[start:stop]:
-            hidden = layer(
-                hidden,
-                attention_mask=mask,
-                position_ids=position_ids,
-                position_embeddings=positions,
-                past_key_values=cache,
-            )
+            # Dropout is off, so the second run draws nothing.
+            hidden = _recomputed(layer, hidden, given) if checkpointing else layer(hidden, **given)
+            hidden = hidden[0] if self._rotary is None else hidden
         return hidden
 
     def keys_values(self, hidden: Tensor, index: int, position_ids: Tensor) -> Tensor:
@@ -136,6 +137,10 @@ class LayerStack:
     def finish(self, hidden: Tensor) -> Tensor:
         """The final norm: [..., d] → [..., d], what the vocabulary projection reads."""
         return cast(Tensor, self.norm(hidden))
+
+
+def _recomputed(layer: nn.Module, hidden: Tensor, given: dict[str, Any]) -> Any:
+    return checkpoint(layer, hidden, use_reentrant=False, preserve_rng_state=False, **given)
 
 
 def vocabulary_head(model: PreTrainedModel) -> nn.Linear:

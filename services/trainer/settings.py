@@ -62,8 +62,16 @@ class TrainerSettings(BaseSettings):
 
 
 class ApiSettings(ServiceSettings, TrainerSettings, PanelSettings):
-    """The job API, which also puts work that lost its worker back into the queue."""
+    """The job API, which also puts work that lost its worker back into the queue.
 
+    It loads no model: of `model`, `dtype` and `max_batch_tokens`, to which other services are set, it makes estimates.
+    """
+
+    model: str | None = Field(
+        None, description="the base model that the services serve: a folder or a Hub id, whose config.json is read"
+    )
+    dtype: Dtype = Field("float32", description="of the base model's weights")
+    max_batch_tokens: int = Field(16384, ge=64, description="of the policy service: what its cache holds")
     max_body_bytes: int = Field(128 * 2**20, ge=1024, description="larger request bodies answer 413")
     reconcile_s: float = Field(2.0, gt=0, le=600, description="seconds between looks for jobs without a worker")
     enqueue_grace_s: float = Field(

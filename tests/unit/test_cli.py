@@ -7,7 +7,9 @@ from rlhf import cli
 from rlhf.cli_requests import RequestFailed, find_service
 from rlhf.cli_train import PRESETS, preset_file
 from rlhf.clients.reward import RewardClient
-from rlhf.contracts.jobs import RewardModelJobConfig
+from rlhf.clients.trainer import TrainerClient
+from rlhf.contracts.estimate import Estimate, MemoryEstimate, ModelFacts, TimeEstimate, WorkEstimate
+from rlhf.contracts.jobs import PpoJobConfig, RewardModelJobConfig
 from rlhf.contracts.reward import RewardRequest, RewardResponse, RewardTimings, SampleScore
 
 
@@ -177,3 +179,49 @@ def test_prompts_that_make_no_job_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert cli.main(["ppo", "absent.jsonl", "--reward-model", "rm@1", "--out", "job.json"]) == 1
     assert "absent.jsonl is no file" in capsys.readouterr().err
     assert not (tmp_path / "job.json").exists()
+
+
+def test_a_dry_run_asks_what_a_job_would_take_and_submits_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def estimate(client: TrainerClient, config: PpoJobConfig) -> Estimate:
+        work = WorkEstimate(
+            steps=config.steps,
+            samples_per_step=64,
+            prompt_tokens_per_step=640,
+            response_tokens_per_step=4096,
+            samples=640,
+            tokens=47_360,
+            redis_bytes_per_step=3 * 2**20,
+            redis_bytes=6 * 2**20,
+        )
+        model = ModelFacts(name="smol", family="llama", layers=30, width=576, parameters=134_515_008, dtype="float32")
+        return Estimate(
+            kind="ppo",
+            model=model,
+            model_unknown=None,
+            learner=MemoryEstimate(parts={"base_weights": 3 * 2**30, "value_head": 512}, peak_bytes=3 * 2**30 + 512),
+            policy=None,
+            work=work,
+            flops={"sampling": 1e12, "update": 3e12},
+            time=TimeEstimate(hours=0.5, seconds_per_step=180.0, basis="ppo-1 on this model"),
+            assumptions=["4 characters make a token"],
+        )
+
+    monkeypatch.setattr(TrainerClient, "estimate", estimate)
+    write_endpoints(tmp_path)
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Hi"}')
+    assert cli.main(["ppo", "prompts.jsonl", "--reward-model", "rm@1", "--steps", "10", "--dry-run"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "ppo job; nothing was queued",
+        "model smol: 134,515,008 parameters, 30 layers, float32",
+        "learner 3.0 GiB at its peak",
+        "3.0 GiB base weights",
+        "512 B value head",
+        "work 10 steps of 64 samples; 47,360 tokens in all",
+        "redis 6 MiB of experience waiting, 3 MiB a step",
+        "compute 4.0 TFLOP: sampling 25%, update 75%",
+        "time 30.0 min: ppo-1 on this model",
+        "assumed 4 characters make a token",
+    ]

@@ -8,8 +8,10 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
 from rlhf.contracts.errors import ErrorBody
+from rlhf.contracts.estimate import Estimate
 from rlhf.contracts.jobs import ArtifactFile, JobConfig, JobEvent, JobKind, JobState, JobStatus, MetricsSeries, Priority
 from services.trainer.api.downloads import find_file, list_files
+from services.trainer.api.dry_run import dry_run as make_estimate
 from services.trainer.api.eventstream import stream_events
 from services.trainer.api.submission import Desk, resume, submit
 from services.trainer.jobs.connection import outages_are_unavailable
@@ -30,7 +32,7 @@ def _desk(request: Request) -> Desk:
 AtDesk = Annotated[Desk, Depends(_desk)]
 
 
-@router.post("/jobs", status_code=202)
+@router.post("/jobs", status_code=202, responses={200: {"model": Estimate, "description": "a dry run's answer"}})
 def submit_job(
     config: JobConfig,
     response: Response,
@@ -40,9 +42,16 @@ def submit_job(
         Header(min_length=1, max_length=255, description="the same key with the same request gives the same job"),
     ] = None,
     priority: Annotated[Priority, Query()] = 0,
-) -> JobStatus:
-    """Queues a job. The whole config is checked first, and all its errors are reported at once."""
+    dry_run: Annotated[bool, Query(description="check all and answer with an estimate; nothing is queued")] = False,
+) -> JobStatus | Estimate:
+    """Queues a job. The whole config is checked first, and all its errors are reported at once.
+
+    A dry run answers with memory, work and time in place of a job; it takes no notice of an Idempotency-Key.
+    """
     with outages_are_unavailable():
+        if dry_run:
+            response.status_code = 200
+            return make_estimate(desk, config)
         status = submit(desk, config, idempotency_key, priority)
     response.headers["Location"] = f"/jobs/{status.id}"
     return status

@@ -16,6 +16,7 @@ from rlhf.artifacts.store import ArtifactStore, sync_file, sync_folder
 from rlhf.contracts.errors import Conflict, InvalidInput, NotFound
 from rlhf.contracts.jobs import JobStatus, PpoJobConfig, RewardModelJobConfig
 from rlhf.contracts.reward import EnsembleObjective
+from services.trainer.api.served_model import Model, find_model
 from services.trainer.jobs.celery_app import send_learn
 from services.trainer.jobs.handle import CONFIG_FILE
 from services.trainer.jobs.store import Idempotency, JobStore
@@ -53,7 +54,7 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None, priority: int = 0)
         priority: among the queued jobs; no part of the config, since it changes nothing that is learned.
 
     Raises:
-        InvalidInput: a reward model does not exist or is damaged.
+        InvalidInput: see check.
         Conflict: the key was used with another config or priority.
     """
     body = config.model_dump_json(by_alias=True).encode()
@@ -63,9 +64,7 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None, priority: int = 0)
         idempotency = Idempotency(key, hashlib.sha256(request).hexdigest(), desk.settings.idempotency_ttl_s)
         if (earlier := desk.jobs.earlier(idempotency)) is not None:
             return desk.jobs.status(earlier)
-    if isinstance(config, PpoJobConfig):
-        for where, ref in _reward_models(config).items():
-            _check_reward_model(desk, where, ref)
+    check(desk, config)
     folder = _new_folder(desk.store, _PREFIXES[config.kind])
     _write_durably(folder / CONFIG_FILE, body)
     try:
@@ -80,6 +79,22 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None, priority: int = 0)
         return desk.jobs.status(job)
     _send(desk, job)
     return desk.jobs.status(job)
+
+
+def check(desk: Desk, config: AnyJobConfig) -> None:
+    """Looks at what a config refers to, and whether it fits the served model, as far as the API knows that.
+
+    Raises:
+        InvalidInput: a reward model does not exist or is damaged, or there are fewer layers; all of it at once.
+    """
+    wrongs = []
+    if isinstance(config, PpoJobConfig):
+        wrongs = [wrong for where, ref in _reward_models(config).items() if (wrong := _ill_model(desk, where, ref))]
+    model = find_model(desk.settings)
+    if isinstance(model, Model) and (wrong := _too_deep(config, model)):
+        wrongs.append(wrong)
+    if wrongs:
+        raise InvalidInput("; ".join(wrongs))
 
 
 def resume(desk: Desk, job: str) -> JobStatus:
@@ -116,17 +131,28 @@ def _reward_models(config: PpoJobConfig) -> dict[str, str]:
     return {"reward_model": config.reward_model, **ensembles}
 
 
-def _check_reward_model(desk: Desk, where: str, ref: str) -> None:
+def _ill_model(desk: Desk, where: str, ref: str) -> str | None:
     if ref in desk.settings.panels:
-        return
+        return None
     try:
         desk.store.resolve("reward_models", ref)
     except (NotFound, Conflict) as error:
-        message = (
+        return (
             f"{where} {ref!r} cannot be used: {error}; name one that a reward_model job published, or a panel of "
             "RLHF_REWARD_PANELS"
         )
-        raise InvalidInput(message) from error
+    return None
+
+
+def _too_deep(config: AnyJobConfig, model: Model) -> str | None:
+    layers = model.shape.layers
+    if isinstance(config, PpoJobConfig):
+        name, asked = "lora.top_layers", config.lora.top_layers
+    else:
+        name, asked = "trunk_layers", config.trunk_layers
+    if asked is None or asked <= layers:
+        return None
+    return f"{name}={asked} exceeds the {layers} layers of {model.name}; lower it to {layers} or less"
 
 
 def _new_folder(store: ArtifactStore, prefix: str) -> Path:

@@ -122,7 +122,13 @@ class Actor(nn.Module):
         return [hidden[i, : row.length] for i, row in enumerate(rows)]
 
     def forward(
-        self, rows: Sequence[Row], features: Sequence[Tensor], targets: Tensor, *, reference: bool = False
+        self,
+        rows: Sequence[Row],
+        features: Sequence[Tensor],
+        targets: Tensor,
+        *,
+        reference: bool = False,
+        checkpointing: bool = False,
     ) -> TokenOutputs:
         """Runs the upper layers on rows.
 
@@ -131,12 +137,20 @@ class Actor(nn.Module):
             features: their lower features.
             targets: [B, T] response ids of the whole rollout.
             reference: without what is trained.
+            checkpointing: the backward pass computes each layer again.
         """
         packed = pad_rows(rows)
         positions = packed.position_ids.to(self.device)
         hidden = nn.utils.rnn.pad_sequence(list(features), batch_first=True)
         with self.trained.running(reference=reference) as stack:
-            hidden = stack.run(hidden, self.first_trained, stack.depth, positions, self._mask(packed.mask))
+            hidden = stack.run(
+                hidden,
+                self.first_trained,
+                stack.depth,
+                positions,
+                self._mask(packed.mask),
+                checkpointing=checkpointing,
+            )
             # Only positions that predict a response token go through the norm and the vocabulary.
             hidden = stack.finish(hidden.flatten(0, 1)[packed.source.to(self.device)]).to(self.dtype)
         wanted = targets[packed.sample, packed.offset].to(self.device)

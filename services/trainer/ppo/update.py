@@ -133,7 +133,12 @@ def _accumulate(
     tokens = sum(rollout.rows[i].tokens for i in rows)
     totals: dict[str, Tensor] = {}
     for part in split_by_tokens(rows, [row.length for row in rollout.rows], config.tokens_per_microbatch):
-        new = actor([rollout.rows[i] for i in part], [features[i] for i in part], rollout.response_ids)
+        new = actor(
+            [rollout.rows[i] for i in part],
+            [features[i] for i in part],
+            rollout.response_ids,
+            checkpointing=config.gradient_checkpointing,
+        )
         at = (new.sample, new.offset)
         old = targets.old_logprobs[at].to(actor.device)
         weights = importance_weights(old, rollout.behavior_logprobs[at].to(actor.device), config.importance_cap)

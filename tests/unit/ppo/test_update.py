@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -6,10 +7,12 @@ import torch
 from torch import Tensor
 
 from rlhf.contracts.jobs import LoraConfig, PpoUpdateConfig
+from rlhf.lm.loading import LanguageModel
 from services.trainer.ppo.actor import Actor
 from services.trainer.ppo.collate import Rollout, collate
 from services.trainer.ppo.update import RatioCheckFailed, Targets, UpdateStats, shuffled_minibatches, update_policy
-from tests.unit.ppo.stand_in import make_batch, random_batch, tiny_llama
+from tests.unit.ppo.stand_in import make_batch, random_batch, tiny_gpt_neo, tiny_llama
+from tests.unit.trainer.estimate.test_ppo_memory import Kept
 
 PROMPTS = 6
 
@@ -17,8 +20,10 @@ PROMPTS = 6
 class Setting:
     """An actor with a rollout and targets whose old log-probabilities are the actor's own."""
 
-    def __init__(self, *, prompts: int = PROMPTS, row_tokens: int | None = 1000) -> None:
-        self.actor = Actor(tiny_llama(), LoraConfig(r=4, alpha=8.0, top_layers=2), temperature=0.7, seed=1)
+    def __init__(
+        self, *, prompts: int = PROMPTS, row_tokens: int | None = 1000, base: LanguageModel | None = None
+    ) -> None:
+        self.actor = Actor(base or tiny_llama(), LoraConfig(r=4, alpha=8.0, top_layers=2), temperature=0.7, seed=1)
         generator = torch.Generator().manual_seed(5)
         with torch.no_grad():
             for parameter in self.actor.trainable().values():
@@ -70,6 +75,19 @@ def test_micro_batches_give_the_gradient_of_the_whole(row_tokens: int | None, bu
     for name, gradient in setting.gradients().items():
         torch.testing.assert_close(gradient, gradients[name], rtol=1e-4, atol=1e-6)
         assert float(gradient.abs().max()) > 1e-5
+
+
+@pytest.mark.parametrize("base", [tiny_llama, tiny_gpt_neo])
+def test_gradient_checkpointing_changes_no_gradient_and_keeps_less(base: Callable[[], LanguageModel]) -> None:
+    plain, frugal = Setting(base=base()), Setting(base=base())
+    kept = [Kept(setting.actor) for setting in (plain, frugal)]
+    for setting, counter, on in zip((plain, frugal), kept, (False, True), strict=True):
+        with torch.autograd.graph.saved_tensors_hooks(counter, lambda tensor: tensor):
+            setting.update(gradient_checkpointing=on)
+    assert kept[1].bytes < kept[0].bytes
+    expected = plain.gradients()
+    assert all(torch.equal(gradient, expected[name]) for name, gradient in frugal.gradients().items())
+    assert all(float(gradient.abs().max()) > 1e-5 for gradient in expected.values())
 
 
 def test_minibatches_of_unequal_token_counts_weigh_every_token_of_their_own_alike() -> None:
