@@ -177,3 +177,13 @@ def test_prompts_that_make_no_job_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert cli.main(["ppo", "absent.jsonl", "--reward-model", "rm@1", "--out", "job.json"]) == 1
     assert "absent.jsonl is no file" in capsys.readouterr().err
     assert not (tmp_path / "job.json").exists()
+
+
+def test_a_priority_belongs_to_the_submission_and_not_to_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Hi"}')
+    arguments = ["ppo", "prompts.jsonl", "--reward-model", "rm@1", "--priority", "5", "--out", "job.json"]
+    assert cli.main(arguments) == 1
+    assert "give it to `rlhf jobs submit`" in capsys.readouterr().err
+    assert not (tmp_path / "job.json").exists()
