@@ -225,3 +225,13 @@ def test_a_dry_run_asks_what_a_job_would_take_and_submits_nothing(
         "time 30.0 min: ppo-1 on this model",
         "assumed 4 characters make a token",
     ]
+
+
+def test_a_priority_belongs_to_the_submission_and_not_to_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Hi"}')
+    arguments = ["ppo", "prompts.jsonl", "--reward-model", "rm@1", "--priority", "5", "--out", "job.json"]
+    assert cli.main(arguments) == 1
+    assert "give it to `rlhf jobs submit`" in capsys.readouterr().err
+    assert not (tmp_path / "job.json").exists()

@@ -36,9 +36,11 @@ def job_file(folder: Path, what: str, steps: int) -> str:
 def test_a_job_is_paused_resumed_and_watched_to_its_end(
     jobs: Callable[..., tuple[int, str]], start: Start, tmp_path: Path
 ) -> None:
-    _, job = jobs("submit", job_file(tmp_path, "count", 3))
+    _, job = jobs("submit", job_file(tmp_path, "count", 3), "--priority", "-2")
     assert jobs("pause", job) == (0, "paused")
-    assert "paused by request" in jobs("list", "--state", "paused", "--kind", "ppo")[1]
+    listed = jobs("list", "--state", "paused", "--kind", "ppo")[1]
+    assert "paused by request" in listed
+    assert "priority -2" in listed
     assert jobs("list", "--kind", "reward_model") == (0, "")
     assert jobs("resume", job) == (0, "queued")
     start("learner").ready()
