@@ -63,12 +63,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="trl-bench-") as folder:
         trainer, clock = make_trainer(work, folder), Clock()
         trainer.add_callback(clock)
-        captured = watch(trainer, clock)
+        captured: dict[str, Any] | None = {} if "check" in work else None
+        watch(trainer, clock, captured)
         if "check" in work:
             prepare_check(trainer, work["check"])
         trainer.train()
     told: dict[str, Any] = {"steps": clock.steps}
-    if "check" in work:
+    if captured is not None:
         log = trainer.state.log_history[0]
         told = {**captured, "policy_loss": log["loss/policy_avg"], "kl": log["objective/kl"]}
     told["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -131,29 +132,28 @@ def make_trainer(work: dict[str, Any], folder: str) -> PPOTrainer:
     )
 
 
-def watch(trainer: PPOTrainer, clock: Clock) -> dict[str, Any]:
-    """Puts the clock around sampling and reward; returns what fills with the last step's batch."""
-    captured: dict[str, Any] = {}
+def watch(trainer: PPOTrainer, clock: Clock, captured: dict[str, Any] | None) -> None:
+    """Puts the clock around sampling and the reward model. Args: captured, receives the batch; None where time counts."""
     sample, reward, pad = ppo_trainer.batch_generation, ppo_trainer.get_reward, trainer.processing_class.pad_token_id
 
     def timed_sample(model: Any, queries: torch.Tensor, *rest: Any) -> Any:
         made, logits = clock.timed("rollout", lambda: sample(model, queries, *rest))
-        width = queries.shape[1]
-        captured["prompt_ids"] = [row[row != pad].tolist() for row in queries]
-        captured["response_ids"] = made[:, width:].tolist()
-        chosen = logits.log_softmax(-1).gather(-1, made[:, width:, None])[..., 0]
-        captured["behavior_logprobs"] = chosen.tolist()
+        if captured is not None:
+            responses = made[:, queries.shape[1] :]
+            captured["prompt_ids"] = [row[row != pad].tolist() for row in queries]
+            captured["response_ids"] = responses.tolist()
+            captured["behavior_logprobs"] = logits.log_softmax(-1).gather(-1, responses[..., None])[..., 0].tolist()
         return made, logits
 
     def timed_reward(model: Any, *rest: Any) -> Any:
         if model is not trainer.reward_model:  # the value model, which is the learner's
             return reward(model, *rest)
         scored = clock.timed("score", lambda: reward(model, *rest))
-        captured["scores"] = scored[1].tolist()
+        if captured is not None:
+            captured["scores"] = scored[1].tolist()
         return scored
 
     ppo_trainer.batch_generation, ppo_trainer.get_reward = timed_sample, timed_reward
-    return captured
 
 
 def prepare_check(trainer: PPOTrainer, check: dict[str, Any]) -> None:
