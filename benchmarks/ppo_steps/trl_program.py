@@ -133,7 +133,7 @@ def make_trainer(work: dict[str, Any], folder: str) -> PPOTrainer:
 
 
 def watch(trainer: PPOTrainer, clock: Clock, captured: dict[str, Any] | None) -> None:
-    """Puts the clock around sampling and the reward model. Args: captured, receives the batch; None where time counts."""
+    """Puts the clock around sampling and reward model. Args: captured, receives the batch; None where time counts."""
     sample, reward, pad = ppo_trainer.batch_generation, ppo_trainer.get_reward, trainer.processing_class.pad_token_id
 
     def timed_sample(model: Any, queries: torch.Tensor, *rest: Any) -> Any:
