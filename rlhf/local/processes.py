@@ -204,8 +204,19 @@ def describe_exit(code: int) -> str:
     return f"was ended by {name}{hint}"
 
 
-def run_tool(command: Sequence[str], environment: Mapping[str, str], signals: StopSignals | None = None) -> str:
+def run_tool(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    signals: StopSignals | None = None,
+    started: Callable[[int], None] | None = None,
+) -> str:
     """Runs a program to its end, in a group of its own that ends with this process.
+
+    Args:
+        command: program and arguments.
+        environment: the whole environment of the process.
+        signals: of the calling program, if it handles them.
+        started: told the process id, for a caller who measures it.
 
     Returns:
         What it wrote.
@@ -223,6 +234,8 @@ def run_tool(command: Sequence[str], environment: Mapping[str, str], signals: St
             start_new_session=True,
             text=True,
         )
+    if started is not None:
+        started(process.pid)
     with process:
         try:
             output, _ = process.communicate()
