@@ -80,11 +80,11 @@ class ArtifactStore:
         verify_manifest(folder)
         return folder
 
-    def keep_from(self, kind: ArtifactKind, name: str, first: int) -> None:
-        """Deletes the versions before `first`, and what a crash left of others. For the one who publishes them."""
+    def keep_from(self, kind: ArtifactKind, name: str, first: int, also: int | None = None) -> None:
+        """Deletes the versions before `first` but `also`, and what a crash left. For the one who publishes them."""
         folder = self._folder(kind, name, 0).parent
         for version in self.versions(kind, name):
-            if version < first:
+            if version < first and version != also:
                 # Out of the way in one move: half a version must not be found.
                 (folder / str(version)).rename(folder / f".{version}.{uuid.uuid4().hex}")
         for left in folder.glob(".*"):

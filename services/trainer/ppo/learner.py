@@ -226,7 +226,8 @@ class PpoLearner:
 
     def _publish(self) -> None:
         if self.step:
-            publish_version(self.job, self.config, self.actor, self.step)
+            best = self.best.step if self.best else None
+            publish_version(self.job, self.config, self.actor, self.step, best)
 
     def _best_version(self) -> BestVersion | None:
         best = self.best

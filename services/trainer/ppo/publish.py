@@ -18,17 +18,17 @@ FINAL_MODEL = "model"
 """The folder of the job's folder with the model as full fine-tuning leaves it."""
 
 
-def publish_version(job: JobHandle, config: PpoJobConfig, actor: Actor, step: int) -> None:
+def publish_version(job: JobHandle, config: PpoJobConfig, actor: Actor, step: int, best: int | None) -> None:
     """Publishes the weights after `step` steps; again, it changes nothing.
 
-    Adapters all stay. Of full weights those stay that rollouts may yet ask for, and the newest few; the last step's are
-    written once more as an ordinary model folder.
+    Adapters all stay. Of full weights those stay that rollouts may yet ask for, the newest few, and the best; the last
+    step's are written once more as an ordinary model folder.
     """
     ref = job.store.publish("adapters", job.id, step, actor.save_adapter)
     log.info("published", extra={"adapter": ref})
     job.event("published", f"policy servers can load {ref}", kind="published", data={"adapter": ref})
     if isinstance(actor.trained, FullWeights):
-        job.store.keep_from("adapters", job.id, oldest_needed(config, step))
+        job.store.keep_from("adapters", job.id, oldest_needed(config, step), also=best)
         if step == config.steps:
             make_folder(job.folder / FINAL_MODEL, actor.trained.save_model)
 

@@ -129,3 +129,10 @@ def test_old_versions_go_and_what_a_crash_left(store: ArtifactStore) -> None:
     assert sorted(path.name for path in (store.root / "reward_models/rm").iterdir()) == ["10", "2"]
     with pytest.raises(NotFound, match="newest version is rm@10"):
         store.resolve("reward_models", "rm@1")
+
+
+def test_a_version_that_is_to_stay_stays(store: ArtifactStore) -> None:
+    for version in (1, 2, 3):  # 1 was there, from the fixture
+        publish(store, "rm", version)
+    store.keep_from("reward_models", "rm", 3, also=1)
+    assert store.versions("reward_models", "rm") == [1, 3]
