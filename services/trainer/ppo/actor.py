@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from rlhf.lm.layers import LayerStack, check_split, vocabulary_head
 from rlhf.lm.loading import LanguageModel
 from rlhf.lm.logprobs import token_logprobs
 from services.trainer.ppo.collate import Row, pad_rows
+from services.trainer.ppo.parallel import whole_by_name
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,10 @@ class Actor(nn.Module):
         hidden = self.stack.run(hidden, 0, self.first_adapted, positions, mask)
         return [hidden[i, : row.length] for i, row in enumerate(rows)]
 
+    def filler_features(self) -> list[Tensor]:
+        """In place of the lower features of `parallel.FILLER`."""
+        return [torch.zeros((1, self.stack.width), device=self.device, dtype=self.dtype)]
+
     def forward(
         self, rows: Sequence[Row], features: Sequence[Tensor], targets: Tensor, *, reference: bool = False
     ) -> TokenOutputs:
@@ -120,12 +125,19 @@ class Actor(nn.Module):
         hidden = self.stack.finish(hidden.flatten(0, 1)[packed.source.to(self.device)])
         wanted = targets[packed.sample, packed.offset].to(self.device)
         logprobs, entropy = token_logprobs(hidden, self.head.weight, wanted, self.temperature)
-        values = self.value_head(hidden.float())[:, 0]
+        # A copy: FSDP2 must not be given a view.
+        values = self.value_head(hidden.float())[:, 0].clone()
         return TokenOutputs(logprobs, entropy, values, packed.sample, packed.offset)
 
-    def save_adapter(self, folder: Path) -> None:
-        """Writes the adapter in PEFT's format, which policy servers load."""
-        self.peft_model.save_pretrained(str(folder), save_embedding_layers=False)
+    def adapter_weights(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """The adapter's whole weights by name. Args: keep, False: only help other processes to gather theirs."""
+        trained = {n: p for n, p in self.peft_model.named_parameters() if p.requires_grad}
+        return whole_by_name(trained, keep=keep)
+
+    def save_adapter(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Writes the adapter in PEFT's format, which policy servers load. Args: weights, as adapter_weights gave."""
+        state = dict(self.adapter_weights() if weights is None else weights)
+        self.peft_model.save_pretrained(str(folder), state_dict=state, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
         # peft writes a set in the order of its hashes, another one in every process; an artifact has one content.
         path = folder / "adapter_config.json"
