@@ -157,9 +157,13 @@ class Processes:
         if cuda:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend, timeout = "cpu:gloo,cuda:nccl" if cuda else "cpu:gloo", timedelta(seconds=settings.peer_timeout_s)
-        dist.init_process_group(backend, timeout=timeout)
+        store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+        # torchrun's store outlives its processes: without a place of their own, those that it starts again would find
+        # the addresses of dead ones.
+        store = dist.PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
         self.settings, self.channel = settings, Channel(settings.peer_timeout_s)
-        self.team = Team(dist.get_rank(), dist.get_world_size(), settings.device)
+        self.team = Team(rank, size, settings.device)
 
     def lead(self, job: JobHandle) -> None:
         """Runs a PPO job with the others.
