@@ -21,6 +21,7 @@ import msgpack
 import torch
 import torch.distributed as dist
 from celery.worker import state
+from torch.distributed.rendezvous import rendezvous
 
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.serving.logs import configure_logs
@@ -157,10 +158,11 @@ class Processes:
         if cuda:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend, timeout = "cpu:gloo,cuda:nccl" if cuda else "cpu:gloo", timedelta(seconds=settings.peer_timeout_s)
-        store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+        store, rank, size = next(rendezvous("env://", timeout=timeout))
         # torchrun's store outlives its processes: without a place of their own, those that it starts again would find
         # the addresses of dead ones.
-        store = dist.PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        place = f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        store = dist.PrefixStore(place, store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
         self.settings, self.channel = settings, Channel(settings.peer_timeout_s)
         self.team = Team(rank, size, settings.device)
