@@ -107,6 +107,13 @@ class LearnerSettings(WorkerSettings):
     device: Device = Field("cpu", description="where tensors live")
     dtype: Dtype = Field("float32", description="of the base model's weights; what is trained stays float32")
     threads: int = Field(0, ge=0, le=1024, description="torch threads; 0 leaves torch's own choice")
+    peer_timeout_s: float = Field(
+        600.0,
+        ge=1,
+        le=86400,
+        description="of several processes (torchrun): seconds that one waits for the others within a step before all "
+        "end; the job is taken up again from its checkpoint",
+    )
     rollout_look_s: float = Field(
         5.0,
         gt=0,

@@ -1,5 +1,7 @@
 """A Celery worker process: `python -m services.trainer.worker learner|rollouts`.
 
+Under torchrun it is one of the several processes of one learner.
+
 SIGTERM, SIGINT and SIGHUP mean the same: take nothing new, bring running work to a good place to stop within
 `stop_grace_s`, put the rest back into the queue, exit 0.
 """
@@ -41,6 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m services.trainer.worker", description=__doc__)
     parser.add_argument("queue", choices=[LEARNER_QUEUE, ROLLOUT_QUEUE])
     if parser.parse_args(arguments).queue == LEARNER_QUEUE:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from services.trainer.ppo.processes import run_processes
+
+            return run_processes(LearnerSettings(), run_learner)
         return run_learner(LearnerSettings())
     return run_rollouts(RolloutSettings())
 

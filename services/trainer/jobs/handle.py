@@ -25,6 +25,7 @@ __all__ = [
     "JobHandle",
     "JobPaused",
     "LeaseLost",
+    "ProcessLost",
     "RolloutFailed",
     "ServicesFailed",
     "WorkerStopping",
@@ -44,6 +45,10 @@ class JobPaused(Exception):
 
 class WorkerStopping(Exception):
     """The worker was told to stop; the job goes back into the queue and the next worker resumes it."""
+
+
+class ProcessLost(Exception):
+    """A process of a learner of several is gone; the others end too, and the job is taken up from its checkpoint."""
 
 
 class JobHandle:

@@ -32,6 +32,7 @@ from services.trainer.jobs.handle import (
     JobCancelled,
     JobHandle,
     JobPaused,
+    ProcessLost,
     RolloutFailed,
     ServicesFailed,
     WorkerStopping,
@@ -128,7 +129,7 @@ def run_job(learner: Learner, job: str, lease: Lease) -> str:
 
     Returns:
         succeeded, failed, cancelled, paused, resumed (paused and resumed at once: it needs a new message), stopped
-        (goes on elsewhere), lost (another worker took it), interrupted (Redis
+        (goes on elsewhere), lost (another worker took it), interrupted (Redis or a process of the learner
         went away; the reconciler queues the job again) or nothing (the job had ended).
     """
     jobs = learner.jobs
@@ -154,7 +155,7 @@ def run_job(learner: Learner, job: str, lease: Lease) -> str:
         except WorkerStopping as stop:
             jobs.requeue(job, str(stop), token=lease.token)
             return "stopped"
-        except (LeaseLost, *REDIS_OUTAGES):
+        except (LeaseLost, ProcessLost, *REDIS_OUTAGES):
             raise
         except Exception as error:
             # Whatever a training job raises must end in its record; the traceback is in the log.
@@ -170,6 +171,9 @@ def run_job(learner: Learner, job: str, lease: Lease) -> str:
         return "lost"
     except REDIS_OUTAGES:
         log.exception("job interrupted, Redis cannot be reached", extra={"job": job})
+        return "interrupted"
+    except ProcessLost:
+        log.exception("job interrupted", extra={"job": job})
         return "interrupted"
 
 

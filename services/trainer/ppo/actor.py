@@ -7,7 +7,7 @@ zero.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +53,11 @@ class Trained(Protocol):
     def running(self, *, reference: bool) -> AbstractContextManager[LayerStack]:
         """The layers of the policy, or of the reference, to be run within the context."""
 
-    def save(self, folder: Path) -> None:
-        """Writes what policy servers load as one version."""
+    def weights(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """What a version holds, whole. Args: keep, False: only help other processes to gather theirs."""
+
+    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Writes what policy servers load as one version. Args: weights, as `weights` gave them."""
 
     def detach(self) -> None:
         """Gives the base model back as it was, which other jobs of the process go on using."""
@@ -121,6 +124,10 @@ class Actor(nn.Module):
         hidden = self.stack.run(hidden, 0, self.first_trained, positions, mask)
         return [hidden[i, : row.length] for i, row in enumerate(rows)]
 
+    def filler_features(self) -> list[Tensor]:
+        """In place of the lower features of `parallel.FILLER`."""
+        return [torch.zeros((1, self.stack.width), device=self.device, dtype=self.dtype)]
+
     def forward(
         self,
         rows: Sequence[Row],
@@ -155,12 +162,9 @@ class Actor(nn.Module):
             hidden = stack.finish(hidden.flatten(0, 1)[packed.source.to(self.device)]).to(self.dtype)
         wanted = targets[packed.sample, packed.offset].to(self.device)
         logprobs, entropy = token_logprobs(hidden, self.head.weight, wanted, self.temperature)
-        values = self.value_head(hidden.float())[:, 0]
+        # A copy: FSDP2 must not be given a view.
+        values = self.value_head(hidden.float())[:, 0].clone()
         return TokenOutputs(logprobs, entropy, values, packed.sample, packed.offset)
-
-    def save_adapter(self, folder: Path) -> None:
-        """Writes what policy servers load as one version."""
-        self.trained.save(folder)
 
     def detach(self) -> None:
         """Gives the base model back as it was, which other jobs of the process go on using."""

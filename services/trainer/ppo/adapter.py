@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import peft
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rlhf.contracts.jobs import LoraConfig
 from rlhf.lm.layers import LayerStack
 from rlhf.lm.loading import LanguageModel
+from services.trainer.ppo.parallel import whole_by_name
 
 
 class LoraWeights(nn.Module):
@@ -36,9 +37,14 @@ class LoraWeights(nn.Module):
         with self.peft_model.disable_adapter() if reference else nullcontext():
             yield self._stack
 
-    def save(self, folder: Path) -> None:
+    def weights(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """See Trained."""
+        trained = {n: p for n, p in self.peft_model.named_parameters() if p.requires_grad}
+        return whole_by_name(trained, keep=keep)
+
+    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Writes PEFT's format."""
-        self.peft_model.save_pretrained(str(folder), save_embedding_layers=False)
+        self.peft_model.save_pretrained(str(folder), state_dict=dict(weights), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
         # peft writes a set in the order of its hashes, another one in every process; an artifact has one content.
         path = folder / "adapter_config.json"

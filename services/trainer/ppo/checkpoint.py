@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from rlhf.artifacts.store import sync_folder, verify_manifest, write_manifest
 from rlhf.contracts.errors import Conflict
+from services.trainer.ppo.parallel import placed_like, whole_by_name
 
 KEPT = 2
 
@@ -51,8 +52,12 @@ def save_checkpoint(
     state: Mapping[str, Any],
     history: Sequence[Mapping[str, float]],
     keep: Collection[int] = (),
+    *,
+    write: bool = True,
 ) -> None:
     """Writes `folder/step-N`, durable when this returns (temporary folder, fsync, rename), and prunes older ones.
+
+    Whole tensors, however many processes hold them.
 
     Args:
         folder: of the checkpoints.
@@ -62,15 +67,18 @@ def save_checkpoint(
         state: JSON values.
         history: one row of metrics for each finished step.
         keep: steps whose checkpoints stay beside the newest KEPT.
+        write: False in processes that only help to gather the tensors.
     """
+    weights = whole_by_name(parameters, keep=write)
+    moments = whole_by_name(_moments(parameters, optimizer), keep=write)
+    if not write:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     target, temporary = _folder(folder, step), folder / f".{uuid.uuid4().hex}"
     temporary.mkdir()
     try:
-        save_file(
-            {n: p.detach().cpu().contiguous() for n, p in parameters.items()}, temporary / "parameters.safetensors"
-        )
-        save_file(_moments(parameters, optimizer), temporary / "optimizer.safetensors")
+        save_file(weights, temporary / "parameters.safetensors")
+        save_file(moments, temporary / "optimizer.safetensors")
         (temporary / "state.json").write_text(json.dumps({"step": step, "state": state, "history": list(history)}))
         write_manifest(temporary)
         if target.exists():
@@ -127,14 +135,18 @@ def restore(checkpoint: Checkpoint, parameters: Mapping[str, nn.Parameter], opti
         )
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(checkpoint.parameters[name])
-            moments = {
-                key: checkpoint.moments[f"{name}.{key}"].to(parameter.device if key != "step" else "cpu")
+            parameter.copy_(placed_like(checkpoint.parameters[name], parameter))
+            saved_moments = {
+                key: checkpoint.moments[f"{name}.{key}"]
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"{name}.{key}" in checkpoint.moments
             }
-            if moments:
-                optimizer.state[parameter] = moments
+            if saved_moments:
+                # AdamW counts its steps on the CPU.
+                optimizer.state[parameter] = {
+                    key: value if key == "step" else placed_like(value, parameter)
+                    for key, value in saved_moments.items()
+                }
 
 
 def _folder(folder: Path, step: int) -> Path:
@@ -143,7 +155,7 @@ def _folder(folder: Path, step: int) -> Path:
 
 def _moments(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
-        f"{name}.{key}": value.detach().cpu().contiguous()
+        f"{name}.{key}": value
         for name, parameter in parameters.items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }

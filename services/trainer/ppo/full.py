@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rlhf.artifacts.replaced import CONFIG, WEIGHTS
 from rlhf.lm.layers import LayerStack
 from rlhf.lm.loading import LanguageModel
+from services.trainer.ppo.parallel import whole_by_name
 
 
 class FullWeights(nn.Module):
@@ -77,19 +78,21 @@ class FullWeights(nn.Module):
         with torch.autocast(self.base.model.device.type, dtype=torch.bfloat16, enabled=mixed):
             yield self._reference if reference else self._policy
 
-    def save(self, folder: Path) -> None:
-        """Writes the trained tensors alone, in the base model's type, which servers compute with."""
-        save_file({name: tensor.cpu().contiguous() for name, tensor in self._rounded().items()}, folder / WEIGHTS)
+    def weights(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """See Trained. In the base model's type, which servers compute with."""
+        rounded = {name: parameter.detach().to(self._dtype) for name, parameter in self.replaced().items()}
+        return whole_by_name(rounded, keep=keep)
+
+    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Writes the trained tensors alone."""
+        save_file(dict(weights), folder / WEIGHTS)
         (folder / CONFIG).write_text(json.dumps({"base_model_name_or_path": self.base.name}, indent=2))
 
     def save_model(self, folder: Path) -> None:
         """Writes the whole model with its tokenizer as an ordinary Hugging Face folder, in the base model's type."""
         model = self.base.model
-        model.save_pretrained(folder, state_dict={**model.state_dict(), **self._rounded()})
+        model.save_pretrained(folder, state_dict={**model.state_dict(), **self.weights()})
         self.base.tokenizer.save_pretrained(str(folder))
 
     def detach(self) -> None:
         """Nothing to undo: the base model was only read."""
-
-    def _rounded(self) -> dict[str, Tensor]:
-        return {name: parameter.detach().to(self._dtype) for name, parameter in self.replaced().items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,15 +21,17 @@ from services.trainer.ppo.actor import Actor
 from services.trainer.ppo.advantages import explained_variance, gae, whiten
 from services.trainer.ppo.best import WINDOW, Best, find_best, unjudged
 from services.trainer.ppo.checkpoint import load_newest, restore, save_checkpoint
-from services.trainer.ppo.collate import Rollout, collate, split_by_tokens
+from services.trainer.ppo.collate import Rollout, collate
 from services.trainer.ppo.kl import KlController, estimate_kl
+from services.trainer.ppo.parallel import FILLER, Shares, Team, share_rows
 from services.trainer.ppo.publish import publish_version
 from services.trainer.ppo.rewards import leave_one_out, repeated_ngrams, sequence_rewards, shape_rewards
 from services.trainer.ppo.schedule import derive_seed, learning_rate, rollout_tasks, steps_to_ask_for
-from services.trainer.ppo.update import Targets, update_policy
+from services.trainer.ppo.update import Targets, shuffled_minibatches, update_policy
 from services.trainer.ppo.watchdogs import Alert, watch
 
 log = logging.getLogger(__name__)
+ALONE = Team()
 
 
 class TrainingStopped(RuntimeError):
@@ -45,34 +47,43 @@ class Scored:
     old_values: Tensor
 
 
-def run_ppo(job: JobHandle, base: LanguageModel) -> None:
+def run_ppo(job: JobHandle, base: LanguageModel, *, team: Team = ALONE) -> None:
     """Runs a PPO job from its newest checkpoint, or from the start, to its end.
 
     Args:
         job: whose config is a PpoJobConfig.
-        base: used during the run and given back unchanged.
+        base: used during the run and given back unchanged; several processes leave it sharded.
+        team: the processes that run it together; this one alone, unless told.
 
     Raises:
         TrainingStopped: a fatal watchdog.
         ServicesFailed: too many failed samples, or a rollout that was tried in vain; the job can go on later.
     """
-    learner = PpoLearner(job, base)
+    learner = PpoLearner(job, base, team=team)
     try:
         learner.run()
     finally:
-        learner.actor.detach()
+        if team.size == 1:
+            learner.actor.detach()
 
 
 class PpoLearner:
     """State of one run: actor, optimiser, KL controller, metrics so far."""
 
-    def __init__(self, job: JobHandle, base: LanguageModel) -> None:
-        """Args: job; base, which may get an adapter: `actor.detach()` takes it off again."""
+    def __init__(self, job: JobHandle, base: LanguageModel, *, team: Team = ALONE) -> None:
+        """Args: job; base, which may get an adapter: `actor.detach()` takes it off again; team, of processes."""
         if not isinstance(job.config, PpoJobConfig):
             raise TypeError(f"job {job.id} has kind {job.config.kind!r}; the PPO learner runs kind 'ppo'")
         self.job, self.config = job, job.config
         seed = derive_seed("adapter", self.config.seed)
+        if self.config.full is not None and team.size > 1:
+            raise TrainingStopped(
+                f"full fine-tuning runs in one process, this learner has {team.size}; train an adapter (lora), or "
+                "start the learner without torchrun"
+            )
         self.actor = Actor(base, self.config.trained, temperature=self.config.rollout.temperature, seed=seed)
+        self.team = team
+        team.shard(self.actor)
         self.optimizer = torch.optim.AdamW(self.actor.trainable().values(), lr=0.0, eps=1e-5, weight_decay=0.0)
         self.kl = KlController(self.config.kl, self.config.steps)
         self.history: list[dict[str, float]] = []
@@ -83,6 +94,7 @@ class PpoLearner:
     def resume(self) -> None:
         """Goes to where the newest checkpoint ends; does nothing when there is none."""
         checkpoint = load_newest(self.checkpoints)
+        self.team.check_agreement("the newest checkpoint's step", checkpoint.step if checkpoint else 0)
         if checkpoint is None:
             return
         restore(checkpoint, self.actor.trainable(), self.optimizer)
@@ -130,8 +142,10 @@ class PpoLearner:
         config, actor = self.config, self.actor
         rollout = collate(batches, row_tokens=config.update.tokens_per_microbatch if actor.stack.packs else None)
         mask = rollout.response_mask
-        features = self._lower_features(rollout)
-        scored = self._score(rollout, features)
+        shuffle_seed = derive_seed("shuffle", config.seed, self.step) % 2**40
+        shares = self._share(rollout, shuffle_seed)
+        features = self._lower_features(rollout, shares)
+        scored = self._score(rollout, features, shares)
         kl = estimate_kl(scored.old_logprobs, scored.ref_logprobs, mask)
 
         rewards = sequence_rewards(rollout.rewards, rollout.ended, config.rollout.missing_eos_penalty)
@@ -147,7 +161,6 @@ class PpoLearner:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         targets = Targets(scored.old_logprobs, scored.old_values, whitened, returns)
-        shuffle_seed = derive_seed("shuffle", config.seed, self.step) % 2**40
         value_only = self.step < config.update.value_warmup_steps
         stats = update_policy(
             actor,
@@ -158,6 +171,7 @@ class PpoLearner:
             config.update,
             shuffle_seed=shuffle_seed,
             value_only=value_only,
+            shares=shares,
         )
         self.kl.update(self.step, kl.sequence, len(rollout.rewards))
         mismatch = (scored.old_logprobs - rollout.behavior_logprobs)[mask].abs().mean()
@@ -179,27 +193,39 @@ class PpoLearner:
             **_describe(rollout, rewards, batches),
         }
 
-    def _lower_features(self, rollout: Rollout) -> list[Tensor]:
+    def _share(self, rollout: Rollout, shuffle_seed: int) -> Shares:
+        update, count = self.config.update, len(rollout.rows)
+        minibatches = [
+            rows
+            for epoch in range(update.epochs)
+            for rows in shuffled_minibatches(count, update.minibatches, shuffle_seed, epoch)
+        ]
+        return share_rows(self.team, rollout.rows, minibatches, update.tokens_per_microbatch)
+
+    def _lower_features(self, rollout: Rollout, shares: Shares) -> dict[int, Tensor]:
+        """Of the rows that this process owns, by their index."""
         features: dict[int, Tensor] = {}
-        for part in self._microbatches(rollout):
-            features.update(zip(part, self.actor.lower_features([rollout.rows[i] for i in part]), strict=True))
-        return [features[i] for i in range(len(rollout.rows))]
+        for part in shares.microbatches(range(len(rollout.rows))):
+            found = self.actor.lower_features([rollout.rows[i] for i in part] or [FILLER])
+            features.update(zip(part, found, strict=False))
+        return features
 
     @torch.no_grad()
-    def _score(self, rollout: Rollout, features: Sequence[Tensor]) -> Scored:
+    def _score(self, rollout: Rollout, features: Mapping[int, Tensor], shares: Shares) -> Scored:
         shape = rollout.response_ids.shape
         old, ref, values = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape)
-        for part in self._microbatches(rollout):
-            rows, inputs = [rollout.rows[i] for i in part], [features[i] for i in part]
+        for part in shares.microbatches(range(len(rollout.rows))):
+            rows = [rollout.rows[i] for i in part] or [FILLER]
+            inputs = [features[i] for i in part] or self.actor.filler_features()
             policy = self.actor(rows, inputs, rollout.response_ids)
-            at = (policy.sample, policy.offset)
-            old[at], values[at] = policy.logprobs.cpu(), policy.values.cpu()
-            ref[at] = self.actor(rows, inputs, rollout.response_ids, reference=True).logprobs.cpu()
+            reference = self.actor(rows, inputs, rollout.response_ids, reference=True)
+            if part:
+                at = (policy.sample, policy.offset)
+                old[at], values[at] = policy.logprobs.cpu(), policy.values.cpu()
+                ref[at] = reference.logprobs.cpu()
+        # Each token was computed by one process and is 0 in the others.
+        self.team.sum(old, ref, values)
         return Scored(old, ref, values)
-
-    def _microbatches(self, rollout: Rollout) -> list[list[int]]:
-        lengths = [row.length for row in rollout.rows]
-        return split_by_tokens(range(len(lengths)), lengths, self.config.update.tokens_per_microbatch)
 
     def _check_failures(self, batches: Sequence[ExperienceBatch]) -> None:
         failures = [reason for b in batches for reason in b.failures]
@@ -221,13 +247,13 @@ class PpoLearner:
     def _checkpoint(self) -> None:
         self.best = find_best(self.history, self.config)
         keep = {*unjudged(self.step, self.config), *([self.best.step] if self.best else [])}
-        parameters, state = self.actor.trainable(), self.kl.state()
-        save_checkpoint(self.checkpoints, self.step, parameters, self.optimizer, state, self.history, keep)
+        parameters, state, write = self.actor.trainable(), self.kl.state(), self.team.leads
+        save_checkpoint(self.checkpoints, self.step, parameters, self.optimizer, state, self.history, keep, write=write)
 
     def _publish(self) -> None:
         if self.step:
             best = self.best.step if self.best else None
-            publish_version(self.job, self.config, self.actor, self.step, best)
+            publish_version(self.job, self.config, self.actor, self.step, best, leads=self.team.leads)
 
     def _best_version(self) -> BestVersion | None:
         best = self.best

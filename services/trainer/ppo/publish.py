@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from rlhf.artifacts.store import make_folder
 from rlhf.contracts.jobs import PpoJobConfig
@@ -18,13 +19,18 @@ FINAL_MODEL = "model"
 """The folder of the job's folder with the model as full fine-tuning leaves it."""
 
 
-def publish_version(job: JobHandle, config: PpoJobConfig, actor: Actor, step: int, best: int | None) -> None:
+def publish_version(
+    job: JobHandle, config: PpoJobConfig, actor: Actor, step: int, best: int | None, *, leads: bool
+) -> None:
     """Publishes the weights after `step` steps; again, it changes nothing.
 
     Adapters all stay. Of full weights those stay that rollouts may yet ask for, the newest few, and the best; the last
     step's are written once more as an ordinary model folder.
     """
-    ref = job.store.publish("adapters", job.id, step, actor.save_adapter)
+    weights = actor.trained.weights(keep=leads)
+    if not leads:
+        return
+    ref = job.store.publish("adapters", job.id, step, partial(actor.trained.save, weights=weights))
     log.info("published", extra={"adapter": ref})
     job.event("published", f"policy servers can load {ref}", kind="published", data={"adapter": ref})
     if isinstance(actor.trained, FullWeights):

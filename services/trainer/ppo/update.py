@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,11 +11,24 @@ from torch import Tensor
 
 from rlhf.contracts.jobs import PpoUpdateConfig
 from services.trainer.ppo.actor import Actor
-from services.trainer.ppo.collate import Rollout, split_by_tokens
+from services.trainer.ppo.collate import Rollout
 from services.trainer.ppo.losses import importance_weights, policy_loss, value_loss
+from services.trainer.ppo.parallel import FILLER, Shares, Team, share_rows, whole
 
 FIRST_RATIO_TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 """Mean |log ratio| that rounding explains, by the weights' type: the two passes may have other shapes."""
+
+_READINGS = (
+    "policy_loss",
+    "value_loss",
+    "clip_fraction",
+    "approx_kl",
+    "ratio",
+    "log_ratio",
+    "entropy",
+    "importance_mean",
+)
+"""Of one minibatch; sums over tokens, divided by the minibatch's tokens."""
 
 
 class RatioCheckFailed(RuntimeError):
@@ -63,12 +76,13 @@ def update_policy(
     actor: Actor,
     optimizer: torch.optim.Optimizer,
     rollout: Rollout,
-    features: Sequence[Tensor],
+    features: Sequence[Tensor] | Mapping[int, Tensor],
     targets: Targets,
     config: PpoUpdateConfig,
     *,
     shuffle_seed: int,
     value_only: bool = False,
+    shares: Shares | None = None,
 ) -> UpdateStats:
     """Runs the step's epochs.
 
@@ -76,11 +90,12 @@ def update_policy(
         actor: is changed.
         optimizer: over actor.trainable().
         rollout: the step's samples.
-        features: lower features of rollout.rows.
+        features: lower features of the rows that this process owns.
         targets: see Targets.
         config: epochs, minibatches, clipping.
         shuffle_seed: of the minibatch order; derives from job seed and step, so a repeated step is the same.
         value_only: only the value head learns; the policy and its published adapter stay as they are.
+        shares: which process computes which rows; None: this one computes all.
 
     Returns:
         The readings. A loss or gradient that is not finite is among them, and ends the update before the weights
@@ -90,18 +105,19 @@ def update_policy(
         RatioCheckFailed: with what to look at.
     """
     stats = UpdateStats()
+    shares = shares or share_rows(Team(), rollout.rows, [], config.tokens_per_microbatch)
     named = actor.trainable()
     frozen = [parameter for name, parameter in named.items() if value_only and not name.startswith("value_head.")]
     for epoch in range(config.epochs):
         kls = []
         for rows in shuffled_minibatches(len(rollout.rows), config.minibatches, shuffle_seed, epoch):
             optimizer.zero_grad(set_to_none=True)
-            readings = _accumulate(actor, rollout, features, targets, config, rows)
+            readings = _accumulate(actor, rollout, features, targets, config, rows, shares)
             if stats.updates == 0:
                 _check_first_ratio(stats, readings, FIRST_RATIO_TOLERANCE[actor.dtype])
             for parameter in frozen:
                 parameter.grad = None
-            grad_norm = float(torch.nn.utils.clip_grad_norm_(named.values(), config.max_grad_norm))
+            grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(named.values(), config.max_grad_norm)))
             stats.add(**readings, grad_norm=grad_norm)
             if not math.isfinite(grad_norm + readings["policy_loss"] + readings["value_loss"]):
                 return stats
@@ -124,15 +140,20 @@ def shuffled_minibatches(rows: int, minibatches: int, seed: int, epoch: int) -> 
 def _accumulate(
     actor: Actor,
     rollout: Rollout,
-    features: Sequence[Tensor],
+    features: Sequence[Tensor] | Mapping[int, Tensor],
     targets: Targets,
     config: PpoUpdateConfig,
     rows: list[int],
+    shares: Shares,
 ) -> dict[str, float]:
     """Gradients of one minibatch, micro-batch by micro-batch; every sum is divided by the whole minibatch's tokens."""
     tokens = sum(rollout.rows[i].tokens for i in rows)
-    totals: dict[str, Tensor] = {}
-    for part in split_by_tokens(rows, [row.length for row in rollout.rows], config.tokens_per_microbatch):
+    totals = dict.fromkeys(_READINGS, torch.zeros(()))
+    for part in shares.microbatches(rows):
+        if not part:
+            idle = actor([FILLER], actor.filler_features(), rollout.response_ids)
+            (0.0 * (idle.logprobs.sum() + idle.values.sum())).backward()
+            continue
         new = actor(
             [rollout.rows[i] for i in part],
             [features[i] for i in part],
@@ -169,8 +190,8 @@ def _accumulate(
             "entropy": new.entropy.sum() / tokens,
             "importance_mean": weights.sum() / tokens,
         }
-        totals = {name: totals.get(name, torch.zeros(())) + reading.cpu() for name, reading in part_readings.items()}
-    return {name: float(total) for name, total in totals.items()}
+        totals = {name: total + part_readings[name].cpu() for name, total in totals.items()}
+    return shares.team.sum_readings(totals)
 
 
 def _check_first_ratio(stats: UpdateStats, readings: dict[str, float], tolerance: float) -> None:

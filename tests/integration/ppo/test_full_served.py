@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_the_policy_computes_what_the_learner_computes(
         with torch.no_grad():
             for parameter in actor.trainable().values():
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-        store.publish("adapters", "job", version, actor.save_adapter)
+        store.publish("adapters", "job", version, partial(actor.trained.save, weights=actor.trained.weights()))
     actor.trained.save_model(tmp_path / "final")
     with serving(model, store) as engine:
         base, first, second = (say(engine, ref, TAU) for ref in (None, "job@1", "job@2"))

@@ -184,7 +184,7 @@ def test_detaching_gives_the_base_model_back_bit_for_bit(make: Callable[[], Lang
 @FAMILIES
 def test_a_saved_adapter_loaded_by_peft_is_the_policy(make: Callable[[], LanguageModel], tmp_path: Path) -> None:
     actor, ids = trained_actor(make()), torch.arange(12)[None]
-    actor.save_adapter(tmp_path)
+    actor.trained.save(tmp_path, actor.trained.weights())
     expected = actor.trained.peft_model(input_ids=ids).logits
     assert {path.name for path in tmp_path.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     loaded = peft.PeftModel.from_pretrained(make().model, str(tmp_path))
@@ -195,7 +195,7 @@ def test_a_saved_adapter_loaded_by_peft_is_the_policy(make: Callable[[], Languag
 
 def test_a_saved_adapter_names_the_model_and_has_one_content(tmp_path: Path) -> None:
     actor = trained_actor(tiny_llama())
-    actor.save_adapter(tmp_path)
+    actor.trained.save(tmp_path, actor.trained.weights())
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny"
     assert config["target_modules"] == sorted(config["target_modules"])

@@ -126,7 +126,7 @@ def test_a_version_holds_what_differs_from_the_base_model(tmp_path: Path) -> Non
     actor = trained_actor(tiny_llama(), 1, full=True)
     for folder in (tmp_path / "a", tmp_path / "b"):
         folder.mkdir()
-        actor.save_adapter(folder)
+        actor.trained.save(folder, actor.trained.weights())
     tensors = load_file(tmp_path / "a" / "replaced.safetensors")
     assert {f"weights.{name}" for name in tensors} | {"value_head.weight", "value_head.bias"} == set(actor.trainable())
     names = ["replaced.json", "replaced.safetensors"]

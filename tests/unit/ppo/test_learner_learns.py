@@ -1,7 +1,7 @@
 """The whole learner on tasks whose optimum is known, and on the same with one thing broken on purpose."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from services.trainer.experience.batch import ExperienceBatch
 from services.trainer.ppo import learner as learner_module
 from services.trainer.ppo.collate import Rollout, collate
 from services.trainer.ppo.learner import PpoLearner, Scored
+from services.trainer.ppo.parallel import Shares
 from services.trainer.ppo.update import RatioCheckFailed
 from tests.unit.ppo.stand_in import MemoryJob, Reward, job_config, sampler, tiny_llama
 
@@ -150,8 +151,8 @@ def test_wrong_predicting_places_are_told_at_once(monkeypatch: pytest.MonkeyPatc
 def test_broken_old_logprobs_stop_the_run(stale: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     score = PpoLearner._score
 
-    def wrong(self: PpoLearner, rollout: Rollout, features: Sequence[Tensor]) -> Scored:
-        scored = score(self, rollout, features)
+    def wrong(self: PpoLearner, rollout: Rollout, features: Mapping[int, Tensor], shares: Shares) -> Scored:
+        scored = score(self, rollout, features, shares)
         # The reference's are those of step 0: weights of another time. They are right once.
         noise = torch.full_like(scored.old_logprobs, 0.01)
         return dataclasses.replace(scored, old_logprobs=scored.ref_logprobs if stale else scored.old_logprobs + noise)
