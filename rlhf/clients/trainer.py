@@ -13,14 +13,13 @@ from pydantic import RootModel
 from rlhf.clients.http import ServiceClient
 from rlhf.contracts.errors import Unavailable
 from rlhf.contracts.jobs import (
+    AnyJobConfig,
     ArtifactFile,
     JobEvent,
     JobKind,
     JobState,
     JobStatus,
     MetricsSeries,
-    PpoJobConfig,
-    RewardModelJobConfig,
 )
 
 SILENCE_S = 60.0
@@ -33,7 +32,7 @@ class TrainerClient(ServiceClient):
 
     service = "trainer"
 
-    def submit(self, config: PpoJobConfig | RewardModelJobConfig, *, key: str | None = None) -> JobStatus:
+    def submit(self, config: AnyJobConfig, *, key: str | None = None) -> JobStatus:
         """Queues a job; sent again after an outage, it still makes one job.
 
         Args:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from rlhf.contracts.base import ArtifactRef, Contract, Prompt
+from rlhf.contracts.evaluation import EvaluationJobConfig
 from rlhf.contracts.reward import Aggregation, Objectives
 
 
@@ -177,8 +178,9 @@ class RewardModelJobConfig(Contract):
     seed: int = Field(0, ge=0, lt=2**31)
 
 
-JobKind = Literal["ppo", "reward_model"]
-JobConfig = Annotated[PpoJobConfig | RewardModelJobConfig, Field(discriminator="kind")]
+JobKind = Literal["ppo", "reward_model", "evaluation"]
+AnyJobConfig = PpoJobConfig | RewardModelJobConfig | EvaluationJobConfig
+JobConfig = Annotated[AnyJobConfig, Field(discriminator="kind")]
 
 
 class JobState(StrEnum):

@@ -14,16 +14,17 @@ from kombu.exceptions import OperationalError
 
 from rlhf.artifacts.store import ArtifactStore, sync_file, sync_folder
 from rlhf.contracts.errors import Conflict, InvalidInput, NotFound
-from rlhf.contracts.jobs import JobStatus, PpoJobConfig, RewardModelJobConfig
+from rlhf.contracts.evaluation import EvaluationJobConfig
+from rlhf.contracts.jobs import AnyJobConfig, JobStatus, PpoJobConfig
 from rlhf.contracts.reward import EnsembleObjective
-from services.trainer.jobs.celery_app import send_learn
+from services.trainer.evaluation.plan import total_units
+from services.trainer.jobs.celery_app import queue_of, send_learn
 from services.trainer.jobs.handle import CONFIG_FILE
 from services.trainer.jobs.store import Idempotency, JobStore
 from services.trainer.settings import ApiSettings
 
 log = logging.getLogger(__name__)
-AnyJobConfig = PpoJobConfig | RewardModelJobConfig
-_PREFIXES = {"ppo": "ppo", "reward_model": "rm"}
+_PREFIXES = {"ppo": "ppo", "reward_model": "rm", "evaluation": "eval"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None) -> JobStatus:
         key: the caller's Idempotency-Key; the same key and config give the same job.
 
     Raises:
-        InvalidInput: a reward model does not exist or is damaged.
+        InvalidInput: an adapter or a reward model does not exist or is damaged.
         Conflict: the key was used with another config.
     """
     body = config.model_dump_json(by_alias=True).encode()
@@ -64,6 +65,8 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None) -> JobStatus:
     if isinstance(config, PpoJobConfig):
         for where, ref in _reward_models(config).items():
             _check_reward_model(desk, where, ref)
+    if isinstance(config, EvaluationJobConfig):
+        _check_evaluation(desk, config)
     folder = _new_folder(desk.store, _PREFIXES[config.kind])
     _write_durably(folder / CONFIG_FILE, body)
     try:
@@ -76,7 +79,7 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None) -> JobStatus:
         # The same request came twice at the same time, and the other one was first.
         shutil.rmtree(folder)
         return desk.jobs.status(job)
-    _send(desk, job)
+    _send(desk, job, config.kind)
     return desk.jobs.status(job)
 
 
@@ -93,13 +96,13 @@ def resume(desk: Desk, job: str) -> JobStatus:
     """
     status, moved = desk.jobs.request_resume(job)
     if moved:
-        _send(desk, job)
+        _send(desk, job, status.kind)
     return status
 
 
-def _send(desk: Desk, job: str) -> None:
+def _send(desk: Desk, job: str, kind: str) -> None:
     try:
-        send_learn(desk.app, job)
+        send_learn(desk.app, job, queue_of(kind))
     except OperationalError as error:
         log.warning("message not sent, the reconciler will", extra={"job": job, "error": str(error)})
 
@@ -127,6 +130,24 @@ def _check_reward_model(desk: Desk, where: str, ref: str) -> None:
         raise InvalidInput(message) from error
 
 
+def _check_evaluation(desk: Desk, config: EvaluationJobConfig) -> None:
+    """Raises InvalidInput with everything that the job names and that cannot be used."""
+    wrong = []
+    for where, ref in (("adapter", config.adapter), ("baseline", config.baseline)):
+        try:
+            if ref is not None:
+                desk.store.resolve("adapters", ref)
+        except (NotFound, Conflict) as error:
+            wrong.append(f"{where} {ref!r} cannot be used: {error}; name one that a ppo job published")
+    try:
+        if config.reward_model is not None:
+            _check_reward_model(desk, "reward_model", config.reward_model)
+    except InvalidInput as error:
+        wrong.append(str(error))
+    if wrong:
+        raise InvalidInput("; ".join(wrong))
+
+
 def _new_folder(store: ArtifactStore, prefix: str) -> Path:
     while True:
         job = f"{prefix}-{secrets.token_hex(4)}"
@@ -136,6 +157,8 @@ def _new_folder(store: ArtifactStore, prefix: str) -> Path:
 
 
 def _total_steps(config: AnyJobConfig) -> int:
+    if isinstance(config, EvaluationJobConfig):
+        return total_units(config)
     return config.steps if isinstance(config, PpoJobConfig) else config.epochs
 
 

@@ -1,4 +1,4 @@
-"""The Celery app and its two queues. JSON only, no result backend: results are job records, batches and files.
+"""The Celery app and its queues. JSON only, no result backend: results are job records, batches and files.
 
 A message only says that something should be done. Who does it holds a lease, and work that has neither lease nor
 message is put into the queue again, so a lost, doubled or late message changes nothing.
@@ -18,6 +18,9 @@ from services.trainer.settings import TrainerSettings
 
 LEARNER_QUEUE = "learner"
 ROLLOUT_QUEUE = "rollouts"
+EVALUATION_QUEUE = "evaluations"
+JOB_QUEUES = (LEARNER_QUEUE, EVALUATION_QUEUE)
+"""Queues whose messages are jobs; see queue_of."""
 LEARN = "trainer.learn"
 ROLLOUT = "trainer.rollout"
 
@@ -34,7 +37,7 @@ def create_celery(settings: TrainerSettings, *, retries: int = 3) -> Celery:
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
-        task_queues=[Queue(LEARNER_QUEUE), Queue(ROLLOUT_QUEUE)],
+        task_queues=[Queue(name) for name in (*JOB_QUEUES, ROLLOUT_QUEUE)],
         task_default_queue=ROLLOUT_QUEUE,
         task_create_missing_queues=False,
         task_acks_late=True,
@@ -65,9 +68,14 @@ def create_celery(settings: TrainerSettings, *, retries: int = 3) -> Celery:
     return app
 
 
-def send_learn(app: Celery, job: str) -> None:
-    """Asks a learner worker to run a job."""
-    app.send_task(LEARN, args=[job], queue=LEARNER_QUEUE, task_id=_task_id(job))
+def queue_of(kind: str | None) -> str:
+    """The queue of a kind of job: evaluations need no learner, and do not wait for one."""
+    return EVALUATION_QUEUE if kind == "evaluation" else LEARNER_QUEUE
+
+
+def send_learn(app: Celery, job: str, queue: str = LEARNER_QUEUE) -> None:
+    """Asks a worker of a queue to run a job. Args: queue, as queue_of gives it."""
+    app.send_task(LEARN, args=[job], queue=queue, task_id=_task_id(job))
 
 
 def send_rollout(app: Celery, batch_id: str, task: dict[str, Any]) -> None:
