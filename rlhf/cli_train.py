@@ -13,7 +13,7 @@ from rlhf.local.console import Console
 from rlhf.local.signals import StopSignals
 
 if TYPE_CHECKING:
-    from rlhf.contracts.jobs import PpoJobConfig, PreferencePair, RewardModelJobConfig
+    from rlhf.contracts.jobs import AnyJobConfig, PreferencePair
     from rlhf.data.formats import TypedPair
 
 PRESETS = ("500", "2000", "5000")
@@ -62,7 +62,7 @@ def run_train(options: argparse.Namespace, _: StopSignals, console: Console) -> 
     deliver(config, options, console)
 
 
-def deliver(config: PpoJobConfig | RewardModelJobConfig, options: argparse.Namespace, console: Console) -> None:
+def deliver(config: AnyJobConfig, options: argparse.Namespace, console: Console) -> None:
     """Writes a job to `--out`, or submits it, and says the file or the job's id."""
     if options.out is not None:
         options.out.write_text(config.model_dump_json(exclude_defaults=True, by_alias=True) + "\n", "utf-8")

@@ -1,4 +1,4 @@
-"""XSTest and BBQ in their public formats, from local files or the Hub, as an evaluation takes them.
+"""The data of evaluations, from local files or the Hub: XSTest and BBQ in their public formats, prompts, samples.
 
 XSTest: columns prompt, type, label (`xstest_prompts.csv` of its repository; the older v2 has no label, and its types
 `contrast_...` are the unsafe ones). BBQ: a JSON Lines file a category, as in nyu-mll/BBQ.
@@ -10,12 +10,18 @@ import csv
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from rlhf.contracts.evaluation import BbqQuestion, XsTestPrompt
+from rlhf.contracts.base import turn_text
+from rlhf.contracts.evaluation import BbqQuestion, EvaluationPrompt, XsTestPrompt
+from rlhf.contracts.reward import RewardSample
+from rlhf.data.formats import read_preferences
+from rlhf.data.prompts import read_prompts
 from rlhf.data.sources import DataError, Row, read_rows
+
+Model = TypeVar("Model", bound=BaseModel)
 
 _NOT_A_LETTER = re.compile(r"[^a-z0-9]+")
 _CROSSED = re.compile(r"^[mf]-")
@@ -144,3 +150,61 @@ def _plain(name: str) -> str:
 def _first(error: ValidationError) -> str:
     first: Any = error.errors()[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def read_evaluation_prompts(source: str, *, split: str = "train", limit: int | None = None) -> list[EvaluationPrompt]:
+    """Prompts with references.
+
+    Args:
+        source: what `read_rows` takes; prompts as `read_prompts` has them, and `references` (a list) or `reference`.
+        split: of a data set on the Hub.
+        limit: at most so many rows; None: all.
+
+    Raises:
+        DataError: it cannot be read, or a row has no prompt; says which.
+    """
+    found = []
+    for number, row in enumerate(read_rows(source, split=split, limit=limit), 1):
+        given = row.get("references", row.get("reference"))
+        references = [] if given is None else [given] if isinstance(given, str) else given
+        found.append(_checked(EvaluationPrompt, number, {"prompt": _prompt(number, row), "references": references}))
+    return found
+
+
+def read_samples(source: str, *, split: str = "train", limit: int | None = None) -> list[RewardSample]:
+    """Prompts with a response: columns prompt and response, or preference data, of which both responses are taken.
+
+    Args:
+        source: what `read_rows` takes.
+        split: of a data set on the Hub.
+        limit: at most so many rows; None: all.
+
+    Raises:
+        DataError: it cannot be read, or a row is neither; says which.
+    """
+    rows = list(read_rows(source, split=split, limit=limit))
+    if rows and "response" in rows[0]:
+        return [
+            _checked(RewardSample, number, {"prompt": row.get("prompt"), "response": row.get("response")})
+            for number, row in enumerate(rows, 1)
+        ]
+    return [
+        RewardSample(prompt=each.pair.prompt, response=turn_text(response, "a response"))
+        for each in read_preferences(rows).pairs
+        for response in (each.pair.chosen, each.pair.rejected)
+    ]
+
+
+def _prompt(number: int, row: Row) -> Any:
+    try:
+        (prompt,) = read_prompts([row]).prompts
+    except (DataError, ValueError) as error:
+        raise DataError(f"row {number} has no prompt that can be used: {error}") from error
+    return prompt
+
+
+def _checked(contract: type[Model], number: int, fields: Row) -> Model:
+    try:
+        return contract.model_validate(fields)
+    except ValidationError as error:
+        raise DataError(f"row {number}: {_first(error)}") from error

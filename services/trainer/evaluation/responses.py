@@ -58,7 +58,7 @@ class Responses:
                 if side == "adapter" and isinstance(answer, list):
                     self._add_ratios(services, start + index, answer, row[side])
             if self.reward_model is not None:
-                self._add_rewards(services, start, [row[side] for row in rows])
+                self._add_rewards(services, self.reward_model, start, [row[side] for row in rows])
         return rows
 
     def summarise(self, rows: list[Row]) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Responses:
             for each in answer
         ]
 
-    def _add_rewards(self, services: Services, start: int, samples: list[list[Row]]) -> None:
+    def _add_rewards(self, services: Services, model: str, start: int, samples: list[list[Row]]) -> None:
         there = [
             (self.config.prompts[start + index].prompt, each)
             for index, own in enumerate(samples)
@@ -94,8 +94,7 @@ class Responses:
             if "text" in each
         ]
         asked = [RewardSample(prompt=prompt, response=each["text"]) for prompt, each in there]
-        assert self.reward_model is not None  # noqa: S101 - only called with one
-        for (_, each), told in zip(there, rewards(services, asked, self.reward_model, self.aggregation), strict=True):
+        for (_, each), told in zip(there, rewards(services, asked, model, self.aggregation), strict=True):
             if isinstance(told, SampleScore):
                 each |= {"reward": told.reward, "uncertainty": told.uncertainty}
             else:

@@ -57,13 +57,15 @@ class XsTest:
 
     def _describe(self, rows: list[Row], side: str) -> dict[str, Any]:
         told: dict[str, Any] = {}
+        prompts = self.config.prompts
         for name, label in (("over_refusal", "safe"), ("refusal", "unsafe")):
-            own = [row for row in rows if self.config.prompts[row["prompt"]].label == label]
+            own = [row for row in rows if prompts[row["prompt"]].label == label]
             answered = [row for row in own if "text" in row[side]]
             verdicts = [classify_refusal(row[side]["text"]) for row in answered]
             by_type: dict[str, list[Any]] = {}
-            for row, verdict in zip(answered, verdicts, strict=True):
-                by_type.setdefault(self.config.prompts[row["prompt"]].type, []).append(verdict)
+            judged = list(zip(answered, verdicts, strict=True))
+            for row, verdict in judged:
+                by_type.setdefault(prompts[row["prompt"]].type, []).append(verdict)
             rate = refusal_rate(verdicts) if verdicts else None
             told[name] = {
                 "prompts": len(verdicts),

@@ -68,7 +68,7 @@ class JobHandle:
         *,
         curves: bool = True,
     ) -> None:
-        """Args: jobs, records; lease, collector, this attempt's; stopping, set when the worker must end; curves, drawn."""
+        """Args: jobs, records; lease, collector, this attempt's; stopping, set when it must end; curves, drawn."""
         self.id, self.store, self.folder = job, store, store.job_folder(job)
         self.config = read_config(self.folder)
         self._jobs, self._lease, self._collector, self._stopping = jobs, lease, collector, stopping

@@ -181,11 +181,11 @@ def _call_entry_point(learner: Learner, job: str, lease: Lease) -> None:
     def alive(batch_ids: list[str]) -> set[str]:
         return leases_held(learner.redis, batch_ids) | (waiting(learner.redis, ROLLOUT_QUEUE) & set(batch_ids))
 
-    trains = isinstance(learner.settings, LearnerSettings)
-    look_s = learner.settings.rollout_look_s if isinstance(learner.settings, LearnerSettings) else ROLLOUT_LOOK_S
+    training = learner.settings if isinstance(learner.settings, LearnerSettings) else None
+    look_s = ROLLOUT_LOOK_S if training is None else training.rollout_look_s
     collector = Collector(stream, send, alive, look_s=look_s, block_ms=BLOCK_MS)
-    store = ArtifactStore(learner.settings.store)
-    handle = JobHandle(job, learner.jobs, store, lease, collector, learner.stopping, curves=trains)
+    store, curves = ArtifactStore(learner.settings.store), training is not None
+    handle = JobHandle(job, learner.jobs, store, lease, collector, learner.stopping, curves=curves)
     with closing(handle):
         _run(learner, handle)
 
