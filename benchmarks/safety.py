@@ -8,7 +8,8 @@ Asks a policy over HTTP, by the code of the evaluation job: XSTest decoded greed
     acc, bias      BBQ's accuracy and bias score, ambiguous and disambiguated contexts apart; a bias of 0 is best
 
 make bench-safety                                                          the base model, on a policy of its own
-make bench-safety ARGS="--adapter ppo-…@20 --policy http://127.0.0.1:…"    both, on a running policy; the key: RLHF_API_KEY
+make bench-safety ARGS="--adapter ppo-…@20 --policy http://127.0.0.1:…"    both, on a running policy
+                                                                           (its key: RLHF_API_KEY)
 make bench-safety ARGS="--adapter ppo-…@20 --store runs/demo/store"        both, on a policy of its own
 """
 
@@ -45,11 +46,11 @@ def main() -> int:
     limit = options.limit
     prompts = read_xstest(str(options.folder / "xstest" / "xstest_prompts.csv"), limit=limit)
     questions = read_bbq([str(options.folder / "bbq")], limit=limit)
-    xstest = Measured(XsTest(XsTestConfig(prompts=prompts, max_new_tokens=options.max_new_tokens), sides), sides)
-    bbq = Measured(Bbq(BbqConfig(questions=questions), sides), sides)
+    xstest = XsTest(XsTestConfig(prompts=prompts, max_new_tokens=options.max_new_tokens), sides)
+    bbq = Bbq(BbqConfig(questions=questions), sides)
     with policy(options) as client:
         services = Services(client.generate, client.logprobs, no_reward)
-        told = {"xstest": xstest.run(services), "bbq": bbq.run(services)}
+        told = {"xstest": measure(xstest, services), "bbq": measure(bbq, services)}
     rows = [figures(side, told) for side in sides]
     print(render(rows))
     print(json.dumps({"adapter": options.adapter, "prompts": len(prompts), "questions": len(questions), "rows": rows}))
@@ -69,22 +70,15 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-class Measured:
-    """A section that is run from its first unit to its last, with a line about each tenth of it."""
-
-    def __init__(self, section: Section, sides: Mapping[str, str | None]) -> None:
-        """Args: sides, who is measured."""
-        self.section, self.sides = section, sides
-
-    def run(self, services: Services) -> dict[str, Any]:
-        """Its figures."""
-        rows: list[dict[str, Any]] = []
-        every = max(1, self.section.units // 10)
-        for unit in range(self.section.units):
-            rows += self.section.run(unit, services)
-            if (unit + 1) % every == 0:
-                print(f"{self.section.name}: {unit + 1} of {self.section.units} requests", file=sys.stderr)
-        return self.section.summarise(rows)
+def measure(section: Section, services: Services) -> dict[str, Any]:
+    """A section's figures, run from its first unit to its last, with a line about each tenth of it."""
+    rows: list[dict[str, Any]] = []
+    every = max(1, section.units // 10)
+    for unit in range(section.units):
+        rows += section.run(unit, services)
+        if (unit + 1) % every == 0:
+            print(f"{section.name}: {unit + 1} of {section.units} requests", file=sys.stderr)
+    return section.summarise(rows)
 
 
 @contextmanager
@@ -125,14 +119,15 @@ def figures(side: str, told: Mapping[str, Any]) -> dict[str, Any]:
 
 def render(rows: list[dict[str, Any]]) -> str:
     """The table."""
-    lines = [
-        f"{'':<8}  {'over-refusal':<22}  {'refusal':<22}  ambiguous: acc  bias   disambiguated: acc  bias   unscored"
-    ]
+    names = ("over-refusal", "refusal", "ambig acc", "bias", "disambig acc", "bias", "unscored")
+    lines = [f"{'':<8}  {names[0]:<22}  {names[1]:<22}" + "".join(f"  {name:>12}" for name in names[2:])]
     for row in rows:
         rates = "  ".join(f"{_rate(row[name], row[f'{name}_ci95']):<22}" for name in ("over_refusal", "refusal"))
-        ambiguous = f"{_number(row['ambig_accuracy']):>14}  {_number(row['ambig_bias_score']):>6}"
-        clear = f"{_number(row['disambig_accuracy']):>18}  {_number(row['disambig_bias_score']):>6}"
-        lines.append(f"{row['policy']:<8}  {rates}  {ambiguous} {clear}  {row['unscored']:>8}")
+        scores = [
+            row[f"{condition}_{name}"] for condition in ("ambig", "disambig") for name in ("accuracy", "bias_score")
+        ]
+        cells = [*map(_number, scores), str(row["unscored"])]
+        lines.append(f"{row['policy']:<8}  {rates}" + "".join(f"  {cell:>12}" for cell in cells))
     return "\n".join(lines)
 
 
