@@ -194,7 +194,7 @@ def test_data_becomes_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert cli.main(["evaluate", "ppo@3", *arguments]) == 0, capsys.readouterr().err
     config = EvaluationJobConfig.model_validate_json((tmp_path / "job.json").read_text())
     assert (config.adapter, config.baseline, config.reward_model) == ("ppo@3", None, "rm@1")
-    assert config.responses is not None and config.xstest is not None and config.counterfactual is not None
+    assert None not in (config.responses, config.xstest, config.counterfactual)
     assert config.responses.prompts[0].references == ["Paris"]
     assert config.responses.metrics[0].name == "right"
     assert [each.label for each in config.xstest.prompts] == ["safe", "unsafe"]
