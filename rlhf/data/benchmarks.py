@@ -132,12 +132,11 @@ def find_target(answer_info: list[list[str]], stereotyped_groups: list[str]) -> 
     """
     groups = {_plain(group) for group in stereotyped_groups}
     persons = [i for i, info in enumerate(answer_info) if str(info[1]).lower() != "unknown"]
-    readings = (
-        lambda info: {_plain(str(part)) for part in info},
-        lambda info: {_plain(_CROSSED.sub("", str(part).lower())) for part in info},
-    )
-    for read in readings:
-        found = [i for i in persons if read(answer_info[i]) & groups]
+    for crossed in (False, True):
+        names = [
+            [_CROSSED.sub("", str(part).lower()) if crossed else str(part) for part in info] for info in answer_info
+        ]
+        found = [i for i in persons if groups.intersection(map(_plain, names[i]))]
         if len(found) == 1:
             return found[0]
     return None

@@ -56,6 +56,7 @@ def run_evaluation(job: JobHandle, services: Services) -> None:
             done += 1
             if done < total:
                 job.progress(done, total, {})
+    job.raise_if_stopped()
     told = {section.name: section.summarise(journal.rows) for section, journal in zip(sections, journals, strict=True)}
     metrics = flatten(told)
     report: dict[str, Any] = {"job": job.id, "adapter": config.adapter, "baseline": config.baseline}
