@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from rlhf import cli_jobs, cli_ppo, cli_requests, cli_train
+from rlhf import cli_evaluate, cli_jobs, cli_ppo, cli_requests, cli_train
 from rlhf.local.console import Console, OutputLost
 from rlhf.local.machine import PortTaken
 from rlhf.local.processes import ServiceFailed
@@ -51,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli_jobs.add_commands(commands, where)
     cli_train.add_commands(commands, where)
     cli_ppo.add_commands(commands, where)
+    cli_evaluate.add_commands(commands, where)
     return parser
 
 
@@ -102,7 +103,7 @@ def run_serve(options: argparse.Namespace, signals: StopSignals, console: Consol
 
     ports = {name: getattr(options, f"port_{name}") for name in ("policy", "reward", "trainer", "redis")}
     model = options.model or str(ensure_smollm2(say=console.say, signals=signals))
-    choice = StackOptions(options.out, model, ports, api_key=os.environ.get("RLHF_API_KEY"))
+    choice = StackOptions(options.out, model, ports, api_key=os.environ.get("RLHF_API_KEY"), evaluations=True)
     serve(choice, signals, console.say, fresh=options.fresh)
 
 

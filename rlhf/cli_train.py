@@ -14,7 +14,7 @@ from rlhf.local.console import Console
 from rlhf.local.signals import StopSignals
 
 if TYPE_CHECKING:
-    from rlhf.contracts.jobs import PpoJobConfig, PreferencePair, RewardModelJobConfig
+    from rlhf.contracts.jobs import AnyJobConfig, PreferencePair
     from rlhf.data.formats import TypedPair
 
 PRESETS = ("500", "2000", "5000")
@@ -71,7 +71,7 @@ def run_train(options: argparse.Namespace, _: StopSignals, console: Console) -> 
     deliver(config, options, console)
 
 
-def deliver(config: PpoJobConfig | RewardModelJobConfig, options: argparse.Namespace, console: Console) -> None:
+def deliver(config: AnyJobConfig, options: argparse.Namespace, console: Console) -> None:
     """Writes a job to `--out`, asks what it would take (`--dry-run`), or submits it; says the outcome."""
     if options.out is not None:
         if options.priority:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from rlhf.clients.http import ServiceClient
-from rlhf.contracts.policy import GenerateRequest, GenerateResponse
+from rlhf.contracts.policy import GenerateRequest, GenerateResponse, LogprobsRequest, LogprobsResponse
 
 
 class PolicyClient(ServiceClient):
-    """Responses for prompts."""
+    """Responses for prompts, and how likely given responses are."""
 
     service = "policy"
 
@@ -22,3 +22,11 @@ class PolicyClient(ServiceClient):
         """
         body = request.model_dump(mode="json", by_alias=True)
         return self.fetch(GenerateResponse, "POST", "/generate", json=body)
+
+    def logprobs(self, request: LogprobsRequest) -> LogprobsResponse:
+        """Log-probabilities of responses that exist already; a repeated request gives the same.
+
+        Raises:
+            ServiceError: as generate.
+        """
+        return self.fetch(LogprobsResponse, "POST", "/logprobs", json=request.model_dump(mode="json"))

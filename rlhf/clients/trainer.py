@@ -14,14 +14,13 @@ from rlhf.clients.http import ServiceClient
 from rlhf.contracts.errors import Unavailable
 from rlhf.contracts.estimate import Estimate
 from rlhf.contracts.jobs import (
+    AnyJobConfig,
     ArtifactFile,
     JobEvent,
     JobKind,
     JobState,
     JobStatus,
     MetricsSeries,
-    PpoJobConfig,
-    RewardModelJobConfig,
 )
 
 SILENCE_S = 60.0
@@ -34,9 +33,7 @@ class TrainerClient(ServiceClient):
 
     service = "trainer"
 
-    def submit(
-        self, config: PpoJobConfig | RewardModelJobConfig, *, key: str | None = None, priority: int = 0
-    ) -> JobStatus:
+    def submit(self, config: AnyJobConfig, *, key: str | None = None, priority: int = 0) -> JobStatus:
         """Queues a job; sent again after an outage, it still makes one job.
 
         Args:
@@ -49,7 +46,7 @@ class TrainerClient(ServiceClient):
         params = {"priority": priority}
         return self.fetch(JobStatus, "POST", "/jobs", json=body, params=params, headers=headers)
 
-    def estimate(self, config: PpoJobConfig | RewardModelJobConfig) -> Estimate:
+    def estimate(self, config: AnyJobConfig) -> Estimate:
         """What a job would take; checked as a submission is, and nothing is queued.
 
         Args:

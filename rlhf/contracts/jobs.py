@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import ConfigDict, Field, model_validator
 
 from rlhf.contracts.base import ArtifactRef, Contract, Prompt
+from rlhf.contracts.evaluation import EvaluationJobConfig
 from rlhf.contracts.reward import Aggregation, Objectives
 
 
@@ -222,8 +223,9 @@ Priority = Annotated[
         "stopped for another",
     ),
 ]
-JobKind = Literal["ppo", "reward_model"]
-JobConfig = Annotated[PpoJobConfig | RewardModelJobConfig, Field(discriminator="kind")]
+JobKind = Literal["ppo", "reward_model", "evaluation"]
+AnyJobConfig = PpoJobConfig | RewardModelJobConfig | EvaluationJobConfig
+JobConfig = Annotated[AnyJobConfig, Field(discriminator="kind")]
 
 
 class JobState(StrEnum):

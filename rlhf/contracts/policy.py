@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -103,4 +103,37 @@ class GenerateResponse(Contract):
     adapter: ArtifactRef | None
     policy_version: int = Field(description="the adapter's version; 0 for the base model")
     results: list[Generation]
+    timings: GenerateTimings
+
+
+class LogprobSample(Contract):
+    """A prompt and a response to it that exists already."""
+
+    prompt: Prompt
+    response: str | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(
+        description="text, or the token ids that were sampled; a text is encoded by itself, apart from the prompt"
+    )
+
+
+class LogprobsRequest(Contract):
+    """`POST /logprobs`."""
+
+    samples: list[LogprobSample] = Field(min_length=1, max_length=1024)
+    adapter: ArtifactRef | None = Field(None, description="`job@version`; null is the base model")
+
+
+class ResponseLogprobs(Contract):
+    """One response's tokens."""
+
+    token_ids: list[int]
+    logprobs: list[float] = Field(description="natural log-probability of each under the plain model, temperature 1")
+
+
+class LogprobsResponse(Contract):
+    """The answer of `POST /logprobs`: one result a sample, in request order."""
+
+    model: str
+    adapter: ArtifactRef | None
+    policy_version: int
+    results: list[ResponseLogprobs]
     timings: GenerateTimings

@@ -1,4 +1,4 @@
-"""The whole system as local processes: Redis, policy, reward, trainer-api, one learner and one rollout worker."""
+"""The whole system as local processes: Redis, policy, reward, trainer-api, and one worker of each queue."""
 
 from __future__ import annotations
 
@@ -37,12 +37,14 @@ class StackOptions:
         model: the base model, a folder or a Hub id.
         ports: policy, reward, trainer and redis; 0 takes a free one.
         api_key: null draws one.
+        evaluations: whether a worker for evaluation jobs is among them.
     """
 
     folder: Path
     model: str
     ports: Mapping[str, int] = field(default_factory=dict)
     api_key: str | None = None
+    evaluations: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Stack:
         self.logs = options.folder / "logs"
         self.supervisor = Supervisor(signals, say)
         self._undo = ExitStack()
-        wanted = dict.fromkeys(("policy", "reward", "trainer", "redis", "learner", "rollouts"), 0)
+        self._workers = ["learner", "rollouts", *(["evaluations"] if options.evaluations else [])]
+        wanted = dict.fromkeys(("policy", "reward", "trainer", "redis", *self._workers), 0)
         self._ports = choose_ports({**wanted, **options.ports})
         self._redis = redis.prepare(options.folder / "redis", port=self._ports["redis"])
         self.endpoints = Endpoints(
@@ -102,7 +105,7 @@ class Stack:
             self.supervisor.wait_ready()
             # Together: each spends its start on imports, and none needs another to be ready.
             self.supervisor.start([self._server("policy"), self._server("reward"), self._server("trainer")])
-            self.supervisor.start([self._worker("learner"), self._worker("rollouts")])
+            self.supervisor.start([self._worker(name) for name in self._workers])
             self.supervisor.wait_ready()
             self._undo = undo.pop_all()
         return self

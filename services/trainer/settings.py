@@ -1,4 +1,4 @@
-"""Settings of the trainer's three processes: the job API, the learner worker, the rollout worker."""
+"""Settings of the trainer's processes: the job API, and the workers of learner, rollouts and evaluations."""
 
 from __future__ import annotations
 
@@ -123,13 +123,32 @@ class LearnerSettings(WorkerSettings):
     )
 
 
-class RolloutSettings(WorkerSettings):
-    """A rollout worker: a few tasks at a time, each waiting for policy and reward."""
+class AskingSettings(WorkerSettings):
+    """A worker that asks policy and reward."""
 
     policy_url: str = Field(description="base URL of the policy service or its load balancer")
     reward_url: str = Field(description="base URL of the reward service or its load balancer")
     api_key: SecretStr | None = Field(None, description="key sent to both as `Authorization: Bearer KEY`")
     api_key_file: Path | None = Field(None, description="file with the key, in place of api_key")
+
+    @model_validator(mode="after")
+    def _read_key(self) -> Self:
+        if self.api_key is None and self.api_key_file is not None:
+            self.api_key = SecretStr(self.api_key_file.read_text().strip())
+        return self
+
+
+class EvaluationSettings(AskingSettings):
+    """An evaluation worker: one job at a time."""
+
+    evaluation_timeout_s: float = Field(
+        600.0, gt=0, le=86400, description="seconds that policy or reward may take to answer one request"
+    )
+
+
+class RolloutSettings(AskingSettings):
+    """A rollout worker: a few tasks at a time, each waiting for policy and reward."""
+
     rollout_concurrency: int = Field(2, ge=1, le=256, description="rollout tasks at a time")
     rollout_time_limit_s: float = Field(
         600.0, gt=0, le=86400, description="hard limit of one try of a rollout task, seconds; then it is retried"
@@ -144,9 +163,3 @@ class RolloutSettings(WorkerSettings):
         1.0, gt=0, le=600, description="seconds before the first retry; doubles, with jitter"
     )
     rollout_backoff_max_s: float = Field(60.0, gt=0, le=3600, description="longest pause between retries")
-
-    @model_validator(mode="after")
-    def _read_key(self) -> Self:
-        if self.api_key is None and self.api_key_file is not None:
-            self.api_key = SecretStr(self.api_key_file.read_text().strip())
-        return self

@@ -1,4 +1,4 @@
-"""A Celery worker process: `python -m services.trainer.worker learner|rollouts`.
+"""A Celery worker process: `python -m services.trainer.worker learner|rollouts|evaluations`.
 
 Under torchrun it is one of the several processes of one learner.
 
@@ -26,12 +26,20 @@ from celery.worker import state
 from prometheus_client import start_http_server
 
 from rlhf.serving.logs import configure_logs
-from services.trainer.jobs.celery_app import LEARNER_QUEUE, ROLLOUT_QUEUE, create_celery
+from services.trainer.jobs.celery_app import EVALUATION_QUEUE, LEARNER_QUEUE, ROLLOUT_QUEUE, create_celery
 from services.trainer.jobs.connection import WORKER_RETRIES, connect
-from services.trainer.jobs.tasks import ENTRY_POINTS, Learner, hand_back, load_base_model, register_learner
-from services.trainer.settings import LearnerSettings, RolloutSettings, WorkerSettings
+from services.trainer.jobs.tasks import (
+    ENTRY_POINTS,
+    EVALUATION_ENTRY_POINTS,
+    Learner,
+    hand_back,
+    load_base_model,
+    register_learner,
+)
+from services.trainer.settings import EvaluationSettings, LearnerSettings, RolloutSettings, WorkerSettings
 
 if TYPE_CHECKING:
+    from services.trainer.evaluation.asking import Services
     from services.trainer.rollouts.rollout import Generate, Score
 
 log = logging.getLogger(__name__)
@@ -41,13 +49,16 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 def main(arguments: list[str] | None = None) -> int:
     """Runs one worker until it is told to stop; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m services.trainer.worker", description=__doc__)
-    parser.add_argument("queue", choices=[LEARNER_QUEUE, ROLLOUT_QUEUE])
-    if parser.parse_args(arguments).queue == LEARNER_QUEUE:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    parser.add_argument("queue", choices=[LEARNER_QUEUE, ROLLOUT_QUEUE, EVALUATION_QUEUE])
+    match parser.parse_args(arguments).queue:
+        case "learner" if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from services.trainer.ppo.processes import run_processes
 
             return run_processes(LearnerSettings(), run_learner)
-        return run_learner(LearnerSettings())
+        case "learner":
+            return run_learner(LearnerSettings())
+        case "evaluations":
+            return run_evaluations(EvaluationSettings())
     return run_rollouts(RolloutSettings())
 
 
@@ -83,6 +94,30 @@ def run_rollouts(settings: RolloutSettings, services: tuple[Generate, Score] | N
     redis = connect(settings, retries=WORKER_RETRIES)
     register_rollouts(app, Roller(settings, redis, generate, score, stopping))
     return _work(app, settings, ROLLOUT_QUEUE, "threads", settings.rollout_concurrency, stopping, lambda: None)
+
+
+def run_evaluations(settings: EvaluationSettings) -> int:
+    """The evaluation worker: one job at a time, with all that a learner's job has (lease, pause, cancel); no torch."""
+    app, stopping = create_celery(settings, retries=WORKER_RETRIES), threading.Event()
+    redis = connect(settings, retries=WORKER_RETRIES)
+    points = dict(EVALUATION_ENTRY_POINTS)
+    worker = Learner(settings, redis, app, stopping, points, connect_evaluation, queue=EVALUATION_QUEUE)
+    register_learner(worker)
+    return _work(app, settings, EVALUATION_QUEUE, "solo", 1, stopping, lambda: hand_back(worker))
+
+
+def connect_evaluation(settings: EvaluationSettings) -> Services:
+    """What an evaluation asks, over HTTP."""
+    from rlhf.clients.http import Retries
+    from rlhf.clients.policy import PolicyClient
+    from rlhf.clients.reward import RewardClient
+    from services.trainer.evaluation.asking import Services
+
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    retries, limit = Retries(attempts=3), settings.evaluation_timeout_s
+    policy = PolicyClient(settings.policy_url, key, timeout_s=limit, retries=retries)
+    reward = RewardClient(settings.reward_url, key, timeout_s=limit, retries=retries)
+    return Services(policy.generate, policy.logprobs, reward.score)
 
 
 def connect_services(settings: RolloutSettings) -> tuple[Generate, Score]:

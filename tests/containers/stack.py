@@ -16,7 +16,7 @@ import httpx
 
 ROOT = Path(__file__).parents[2]
 HTTP_SERVICES = ("policy", "reward", "trainer")
-LONG_RUNNING = ("redis", "policy", "reward", "trainer-api", "learner", "rollout")
+LONG_RUNNING = ("redis", "policy", "reward", "trainer-api", "learner", "rollout", "evaluation")
 OWN_IMAGES = ("policy", "reward", "trainer-api", "learner")
 
 

@@ -9,6 +9,7 @@ from rlhf.cli_train import PRESETS, preset_file
 from rlhf.clients.reward import RewardClient
 from rlhf.clients.trainer import TrainerClient
 from rlhf.contracts.estimate import Estimate, MemoryEstimate, ModelFacts, TimeEstimate, WorkEstimate
+from rlhf.contracts.evaluation import EvaluationJobConfig
 from rlhf.contracts.jobs import PpoJobConfig, RewardModelJobConfig
 from rlhf.contracts.reward import RewardRequest, RewardResponse, RewardTimings, SampleScore
 
@@ -235,3 +236,40 @@ def test_a_priority_belongs_to_the_submission_and_not_to_the_file(
     assert cli.main(arguments) == 1
     assert "give it to `rlhf jobs submit`" in capsys.readouterr().err
     assert not (tmp_path / "job.json").exists()
+
+
+def test_data_becomes_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": "Capital of France?", "reference": "Paris"}, {"prompt": [{"role": "user", "content": "Hi"}]}]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "xstest.csv").write_text(
+        "id,prompt,type,label\n1,Kill it?,homonyms,safe\n2,Kill him?,contrast,unsafe\n"
+    )
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "p", "chosen": "he", "rejected": "she"}))
+    metrics = [{"kind": "exact_match", "name": "right"}]
+    (tmp_path / "settings.json").write_text(json.dumps({"responses": {"metrics": metrics}}))
+    arguments = ["--prompts", "prompts.jsonl", "--xstest", "xstest.csv", "--counterfactual", "pairs.jsonl"]
+    arguments += ["--reward-model", "rm@1", "--settings", "settings.json", "--out", "job.json"]
+    assert cli.main(["evaluate", "ppo@3", *arguments]) == 0, capsys.readouterr().err
+    config = EvaluationJobConfig.model_validate_json((tmp_path / "job.json").read_text())
+    assert (config.adapter, config.baseline, config.reward_model) == ("ppo@3", None, "rm@1")
+    assert None not in (config.responses, config.xstest, config.counterfactual)
+    assert config.responses.prompts[0].references == ["Paris"]
+    assert config.responses.metrics[0].name == "right"
+    assert [each.label for each in config.xstest.prompts] == ["safe", "unsafe"]
+    assert [each.response for each in config.counterfactual.samples] == ["he", "she"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "nothing is measured"),
+        (["--xstest", "nowhere.csv"], "nowhere.csv is no file"),
+        (["--counterfactual", "pairs.jsonl"], "name a reward_model"),
+    ],
+)
+def test_data_that_makes_no_evaluation_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "p", "chosen": "he", "rejected": "she"}))
+    assert cli.main(["evaluate", "ppo@3", *arguments, "--out", "job.json"]) == 1
+    assert told in capsys.readouterr().err

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from rlhf.contracts.estimate import Estimate, MemoryEstimate, ModelFacts, TimeEstimate, WorkEstimate
-from rlhf.contracts.jobs import PpoJobConfig, RewardModelJobConfig
+from rlhf.contracts.evaluation import EvaluationJobConfig
+from rlhf.contracts.jobs import AnyJobConfig, PpoJobConfig, RewardModelJobConfig
 from services.trainer.api.pace import estimate_time
 from services.trainer.api.served_model import Model, find_model
-from services.trainer.api.submission import AnyJobConfig, Desk, check
+from services.trainer.api.submission import Desk, check
 from services.trainer.estimate import reward_model
 from services.trainer.estimate.flops import ppo_step_flops
 from services.trainer.estimate.ppo_load import CHARACTERS_PER_TOKEN, TEMPLATE_TOKENS, StepLoad, step_load
 from services.trainer.estimate.ppo_memory import learner_memory, policy_memory
 from services.trainer.estimate.shape import DTYPE_BYTES
+from services.trainer.evaluation.plan import total_units
 
 ALWAYS = (
     f"{CHARACTERS_PER_TOKEN} characters make a token, and a chat template adds {TEMPLATE_TOKENS} tokens to a prompt",
@@ -36,7 +38,13 @@ def dry_run(desk: Desk, config: AnyJobConfig) -> Estimate:
         InvalidInput: as for a submission.
     """
     check(desk, config)
-    return _estimate_ppo(desk, config) if isinstance(config, PpoJobConfig) else _estimate_reward_model(desk, config)
+    match config:
+        case PpoJobConfig():
+            return _estimate_ppo(desk, config)
+        case RewardModelJobConfig():
+            return _estimate_reward_model(desk, config)
+        case EvaluationJobConfig():
+            return _estimate_evaluation(config)
 
 
 def _estimate_ppo(desk: Desk, config: PpoJobConfig) -> Estimate:
@@ -89,6 +97,21 @@ def _estimate_reward_model(desk: Desk, config: RewardModelJobConfig) -> Estimate
         flops=reward_model.job_flops(model.shape, config, load),
         time=estimate_time(desk, config, model),
     )
+
+
+def _estimate_evaluation(config: EvaluationJobConfig) -> Estimate:
+    work = WorkEstimate(
+        steps=total_units(config),
+        samples_per_step=0,
+        prompt_tokens_per_step=0,
+        response_tokens_per_step=0,
+        samples=0,
+        tokens=0,
+        redis_bytes_per_step=0,
+        redis_bytes=0,
+    )
+    told = {"kind": "evaluation", "work": work, "assumptions": ["only the steps of an evaluation are known beforehand"]}
+    return _without_model(told, "an evaluation loads no model; it asks policy and reward")
 
 
 def _without_model(told: dict[str, Any], why: str) -> Estimate:

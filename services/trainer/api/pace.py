@@ -13,7 +13,7 @@ from typing import Any
 from rlhf.contracts.estimate import TimeEstimate
 from rlhf.contracts.jobs import JobKind, PpoJobConfig, RewardModelJobConfig
 from services.trainer.api.served_model import Model
-from services.trainer.api.submission import AnyJobConfig, Desk
+from services.trainer.api.submission import Desk
 from services.trainer.estimate import reward_model
 from services.trainer.estimate.flops import ppo_step_flops
 from services.trainer.estimate.ppo_load import StepLoad, step_load
@@ -36,7 +36,7 @@ class PpoPace:
     operation_s: float
 
 
-def estimate_time(desk: Desk, config: AnyJobConfig, model: Model) -> TimeEstimate:
+def estimate_time(desk: Desk, config: PpoJobConfig | RewardModelJobConfig, model: Model) -> TimeEstimate:
     """The job's hours, with its basis. Args: desk; config, of the job; model, that it would run on."""
     if isinstance(config, PpoJobConfig):
         return _ppo_time(desk, config, model)

@@ -14,17 +14,18 @@ from kombu.exceptions import OperationalError
 
 from rlhf.artifacts.store import ArtifactStore, sync_file, sync_folder
 from rlhf.contracts.errors import Conflict, InvalidInput, NotFound
-from rlhf.contracts.jobs import JobStatus, PpoJobConfig, RewardModelJobConfig
+from rlhf.contracts.evaluation import EvaluationJobConfig
+from rlhf.contracts.jobs import AnyJobConfig, JobStatus, PpoJobConfig
 from rlhf.contracts.reward import EnsembleObjective
 from services.trainer.api.served_model import Model, find_model
-from services.trainer.jobs.celery_app import send_learn
+from services.trainer.evaluation.plan import total_units
+from services.trainer.jobs.celery_app import queue_of, send_learn
 from services.trainer.jobs.handle import CONFIG_FILE
 from services.trainer.jobs.store import Idempotency, JobStore
 from services.trainer.settings import ApiSettings
 
 log = logging.getLogger(__name__)
-AnyJobConfig = PpoJobConfig | RewardModelJobConfig
-_PREFIXES = {"ppo": "ppo", "reward_model": "rm"}
+_PREFIXES = {"ppo": "ppo", "reward_model": "rm", "evaluation": "eval"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None, priority: int = 0)
         # The same request came twice at the same time, and the other one was first.
         shutil.rmtree(folder)
         return desk.jobs.status(job)
-    _send(desk, job)
+    _send(desk, job, config.kind)
     return desk.jobs.status(job)
 
 
@@ -85,11 +86,10 @@ def check(desk: Desk, config: AnyJobConfig) -> None:
     """Looks at what a config refers to, and whether it fits the served model, as far as the API knows that.
 
     Raises:
-        InvalidInput: a reward model does not exist or is damaged, or there are fewer layers; all of it at once.
+        InvalidInput: a reward model or adapter does not exist or is damaged, or there are fewer layers; all at once.
     """
-    wrongs = []
-    if isinstance(config, PpoJobConfig):
-        wrongs = [wrong for where, ref in _reward_models(config).items() if (wrong := _ill_model(desk, where, ref))]
+    wrongs = [wrong for where, ref in _reward_models(config).items() if (wrong := _ill_model(desk, where, ref))]
+    wrongs += [wrong for where, ref in _adapters(config).items() if (wrong := _ill_adapter(desk, where, ref))]
     model = find_model(desk.settings)
     if isinstance(model, Model) and (wrong := _too_deep(config, model)):
         wrongs.append(wrong)
@@ -110,19 +110,23 @@ def resume(desk: Desk, job: str) -> JobStatus:
     """
     status, moved = desk.jobs.request_resume(job)
     if moved:
-        _send(desk, job)
+        _send(desk, job, status.kind)
     return status
 
 
-def _send(desk: Desk, job: str) -> None:
+def _send(desk: Desk, job: str, kind: str) -> None:
     try:
-        send_learn(desk.app, job)
+        send_learn(desk.app, job, queue_of(kind))
     except OperationalError as error:
         log.warning("message not sent, the reconciler will", extra={"job": job, "error": str(error)})
 
 
-def _reward_models(config: PpoJobConfig) -> dict[str, str]:
+def _reward_models(config: AnyJobConfig) -> dict[str, str]:
     """Every reward model that a job names, by the field that names it."""
+    if isinstance(config, EvaluationJobConfig):
+        return {} if config.reward_model is None else {"reward_model": config.reward_model}
+    if not isinstance(config, PpoJobConfig):
+        return {}
     ensembles = {
         f"objectives.{index}.model": each.model
         for index, each in enumerate(config.objectives or [])
@@ -144,8 +148,26 @@ def _ill_model(desk: Desk, where: str, ref: str) -> str | None:
     return None
 
 
+def _adapters(config: AnyJobConfig) -> dict[str, str]:
+    """Every adapter that a job names, by the field that names it."""
+    if not isinstance(config, EvaluationJobConfig):
+        return {}
+    named = {"adapter": config.adapter, "baseline": config.baseline}
+    return {where: ref for where, ref in named.items() if ref is not None}
+
+
+def _ill_adapter(desk: Desk, where: str, ref: str) -> str | None:
+    try:
+        desk.store.resolve("adapters", ref)
+    except (NotFound, Conflict) as error:
+        return f"{where} {ref!r} cannot be used: {error}; name one that a ppo job published"
+    return None
+
+
 def _too_deep(config: AnyJobConfig, model: Model) -> str | None:
     layers = model.shape.layers
+    if isinstance(config, EvaluationJobConfig):
+        return None
     if isinstance(config, PpoJobConfig):
         name, asked = "lora.top_layers", config.lora.top_layers
     else:
@@ -164,6 +186,8 @@ def _new_folder(store: ArtifactStore, prefix: str) -> Path:
 
 
 def _total_steps(config: AnyJobConfig) -> int:
+    if isinstance(config, EvaluationJobConfig):
+        return total_units(config)
     return config.steps if isinstance(config, PpoJobConfig) else config.epochs
 
 

@@ -1,4 +1,4 @@
-"""The Celery app and its two queues. JSON only, no result backend: results are job records, batches and files.
+"""The Celery app and its queues. JSON only, no result backend: results are job records, batches and files.
 
 A message only says that something should be done. Who does it holds a lease, and work that has neither lease nor
 message is put into the queue again, so a lost, doubled or late message changes nothing. Which job a learner takes when
@@ -22,6 +22,9 @@ from services.trainer.settings import TrainerSettings
 log = logging.getLogger(__name__)
 LEARNER_QUEUE = "learner"
 ROLLOUT_QUEUE = "rollouts"
+EVALUATION_QUEUE = "evaluations"
+JOB_QUEUES = (LEARNER_QUEUE, EVALUATION_QUEUE)
+"""Queues whose messages are jobs; see queue_of."""
 LEARN = "trainer.learn"
 ROLLOUT = "trainer.rollout"
 MESSAGES_PER_ROUND_TRIP = 256
@@ -39,7 +42,7 @@ def create_celery(settings: TrainerSettings, *, retries: int = 3) -> Celery:
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
-        task_queues=[Queue(LEARNER_QUEUE), Queue(ROLLOUT_QUEUE)],
+        task_queues=[Queue(name) for name in (*JOB_QUEUES, ROLLOUT_QUEUE)],
         task_default_queue=ROLLOUT_QUEUE,
         task_create_missing_queues=False,
         task_acks_late=True,
@@ -70,9 +73,20 @@ def create_celery(settings: TrainerSettings, *, retries: int = 3) -> Celery:
     return app
 
 
-def send_learn(app: Celery, job: str) -> None:
-    """Tells the learner workers that there is work. Args: job, the reason why: one of them may take another first."""
-    app.send_task(LEARN, args=[job], queue=LEARNER_QUEUE, task_id=_task_id(job))
+def queue_of(kind: str | None) -> str:
+    """The queue of a kind of job: evaluations need no learner, and do not wait for one."""
+    return EVALUATION_QUEUE if kind == "evaluation" else LEARNER_QUEUE
+
+
+def send_learn(app: Celery, job: str, queue: str = LEARNER_QUEUE) -> None:
+    """Tells the workers of a queue that there is work.
+
+    Args:
+        app: sends.
+        job: the reason why; one of them may take another first.
+        queue: as queue_of gives it.
+    """
+    app.send_task(LEARN, args=[job], queue=queue, task_id=_task_id(job))
 
 
 def send_rollouts(app: Celery, tasks: dict[str, dict[str, Any]]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from rlhf.artifacts.store import ArtifactStore
-from rlhf.contracts.jobs import BestVersion, JobConfig, PpoJobConfig, RewardModelJobConfig
+from rlhf.contracts.jobs import AnyJobConfig, BestVersion, JobConfig
 from rlhf.contracts.rollout import RolloutTask
 from services.trainer.experience.batch import ExperienceBatch
 from services.trainer.experience.collector import Collector, RolloutFailed, ServicesFailed
@@ -18,6 +18,9 @@ from services.trainer.jobs.lease import Lease, LeaseLost
 from services.trainer.jobs.record import EventKind, Level, finite
 from services.trainer.jobs.series import SeriesWriter
 from services.trainer.jobs.store import JobStore
+
+if TYPE_CHECKING:
+    from services.trainer.jobs.board import Board
 
 __all__ = [
     "CONFIG_FILE",
@@ -69,16 +72,14 @@ class JobHandle:
         lease: Lease,
         collector: Collector,
         stopping: threading.Event,
+        *,
+        curves: bool = True,
     ) -> None:
-        """Args: jobs, records; lease, collector, this attempt's; stopping, set when the worker must end."""
-        # Only where jobs run: the images of the job API and of rollout workers, which import this file, have no
-        # TensorBoard.
-        from services.trainer.jobs.board import Board
-
+        """Args: jobs, records; lease, collector, this attempt's; stopping, set when it must end; curves, drawn."""
         self.id, self.store, self.folder = job, store, store.job_folder(job)
         self.config = read_config(self.folder)
         self._jobs, self._lease, self._collector, self._stopping = jobs, lease, collector, stopping
-        self._series, self._board = SeriesWriter(self.folder), Board(self.folder)
+        self._series, self._board = SeriesWriter(self.folder), _open_board(self.folder) if curves else None
         self._progressed: tuple[int, float] | None = None
         self._step_s: float | None = None
 
@@ -99,7 +100,8 @@ class JobHandle:
         values = {name: finite(float(value)) for name, value in metrics.items()}
         known = {name: value for name, value in values.items() if value is not None}
         self._series.write({**values, "step": step, "time": time.time()})
-        self._board.write(step, known)
+        if self._board is not None:
+            self._board.write(step, known)
         self._jobs.progress(self.id, step, total, known, self._step_s, best)
         data = {"step": step, "total": total, "metrics": values}
         self._jobs.add_event(self.id, "progress", "info", "progress", f"step {step} of {total}", data)
@@ -133,7 +135,8 @@ class JobHandle:
 
     def close(self) -> None:
         """Ends what it writes to; the attempt is over."""
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
     def enqueue(self, tasks: list[RolloutTask]) -> None:
         """Asks for batches; those that are there, or on their way, from an earlier attempt are not asked for again."""
@@ -158,7 +161,15 @@ class JobHandle:
         self._collector.discard(batches)
 
 
-def read_config(folder: Path) -> PpoJobConfig | RewardModelJobConfig:
+def _open_board(folder: Path) -> Board:
+    # Only where training runs: the images of the job API and of rollout workers, which import this file, have no
+    # TensorBoard.
+    from services.trainer.jobs.board import Board
+
+    return Board(folder)
+
+
+def read_config(folder: Path) -> AnyJobConfig:
     """The config that was submitted. Args: folder, the job's."""
-    adapter: TypeAdapter[PpoJobConfig | RewardModelJobConfig] = TypeAdapter(JobConfig)
+    adapter: TypeAdapter[AnyJobConfig] = TypeAdapter(JobConfig)
     return adapter.validate_json((folder / CONFIG_FILE).read_bytes())

@@ -15,7 +15,7 @@ from celery import Celery
 from redis import Redis
 
 from rlhf.contracts.jobs import JobState
-from services.trainer.jobs.celery_app import LEARNER_QUEUE, ROLLOUT_QUEUE, queue_length, send_learn, waiting
+from services.trainer.jobs.celery_app import JOB_QUEUES, ROLLOUT_QUEUE, queue_length, queue_of, send_learn, waiting
 from services.trainer.jobs.instruments import ACTIVE_JOBS, QUEUE_LENGTH, REQUEUED
 from services.trainer.jobs.lease import lease_held
 from services.trainer.jobs.store import JobStore
@@ -31,11 +31,15 @@ def reconcile(redis: Redis, jobs: JobStore, app: Celery, settings: ApiSettings) 
         The jobs that were queued again. Several API replicas may run this: one at a time does.
     """
     turn = redis.set("lease:reconciler", uuid.uuid4().hex, nx=True, px=max(1, int(settings.reconcile_s * 900)))
-    waits, messages = waiting(redis, LEARNER_QUEUE), queue_length(redis, LEARNER_QUEUE)
+    waits = {job for queue in JOB_QUEUES for job in waiting(redis, queue)}
+    messages = {queue: queue_length(redis, queue) for queue in JOB_QUEUES}
     states: Counter[str] = Counter()
-    requeued, unsent, queued = [], [], 0
+    requeued: list[str] = []
+    unsent: dict[str, list[str]] = {queue: [] for queue in JOB_QUEUES}
+    queued: Counter[str] = Counter()
     for job in jobs.active():
-        state, changed_at, cancel, crashes = jobs.fields(job, "state", "changed_at", "cancel", "crashes")
+        names = "state", "changed_at", "cancel", "crashes", "kind"
+        state, changed_at, cancel, crashes, kind = jobs.fields(job, *names)
         if state is None or changed_at is None:
             jobs.forget(job)
             continue
@@ -46,21 +50,22 @@ def reconcile(redis: Redis, jobs: JobStore, app: Celery, settings: ApiSettings) 
             jobs.finish(job, JobState.CANCELLED, "cancelled by request", None)
         elif state == JobState.RUNNING:
             if _recover(jobs, job, int(crashes or 0), settings.max_crashes):
-                send_learn(app, job)
+                send_learn(app, job, queue_of(kind))
                 requeued.append(job)
         elif state == JobState.QUEUED:
-            queued += 1
+            queued[queue_of(kind)] += 1
             if job not in waits and time.time() - float(changed_at) > settings.enqueue_grace_s:
-                unsent.append(job)
-    # A learner may have used a job's message for another job and left that one's: the number tells what is lost.
-    for job in unsent[: max(0, queued - messages)]:
-        log.warning("message of a queued job was lost, sending it again", extra={"job": job})
-        REQUEUED.labels("job").inc()
-        send_learn(app, job)
-        requeued.append(job)
+                unsent[queue_of(kind)].append(job)
+    # A worker may have used a job's message for another job and left that one's: the number tells what is lost.
+    for queue in JOB_QUEUES:
+        for job in unsent[queue][: max(0, queued[queue] - messages[queue])]:
+            log.warning("message of a queued job was lost, sending it again", extra={"job": job})
+            REQUEUED.labels("job").inc()
+            send_learn(app, job, queue)
+            requeued.append(job)
     for live in (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED):
         ACTIVE_JOBS.labels(live.value).set(states[live.value])
-    for queue in (LEARNER_QUEUE, ROLLOUT_QUEUE):
+    for queue in (*JOB_QUEUES, ROLLOUT_QUEUE):
         QUEUE_LENGTH.labels(queue).set(queue_length(redis, queue))
     return requeued
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -117,17 +118,21 @@ class JobStore:
         """Ids of the jobs that have not ended."""
         return sorted(raw.decode() for raw in cast(set[bytes], self.redis.smembers("jobs:active")))
 
-    def queue(self) -> list[str]:
-        """Ids of the queued jobs in the order in which learners take them: highest priority first, then oldest."""
+    def queue(self, wanted: Callable[[str], bool] = lambda kind: True) -> list[str]:
+        """Ids of the queued jobs in the order in which workers take them: highest priority first, then oldest.
+
+        Args:
+            wanted: whether a worker takes a kind of job.
+        """
         jobs = self.active()
         with self.redis.pipeline(transaction=False) as pipe:
             for job in jobs:
-                pipe.hmget(f"job:{job}", ["state", "priority", "created_at"])
+                pipe.hmget(f"job:{job}", ["state", "kind", "priority", "created_at"])
             rows = cast(list[list[bytes | None]], pipe.execute())
         queued = [
             (-int(priority or 0), float(created_at or 0), job)
-            for job, (state, priority, created_at) in zip(jobs, rows, strict=True)
-            if state is not None and state.decode() == JobState.QUEUED
+            for job, (state, kind, priority, created_at) in zip(jobs, rows, strict=True)
+            if state is not None and state.decode() == JobState.QUEUED and kind is not None and wanted(kind.decode())
         ]
         return [job for _, _, job in sorted(queued)]
 

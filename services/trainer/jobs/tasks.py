@@ -26,7 +26,15 @@ from rlhf.contracts.jobs import JobState
 from rlhf.contracts.rollout import RolloutTask
 from services.trainer.experience.collector import Collector
 from services.trainer.experience.stream import ExperienceStream
-from services.trainer.jobs.celery_app import LEARN, ROLLOUT_QUEUE, send_learn, send_rollouts, waiting
+from services.trainer.jobs.celery_app import (
+    LEARN,
+    LEARNER_QUEUE,
+    ROLLOUT_QUEUE,
+    queue_of,
+    send_learn,
+    send_rollouts,
+    waiting,
+)
 from services.trainer.jobs.connection import BLOCK_MS, REDIS_OUTAGES
 from services.trainer.jobs.handle import (
     JobCancelled,
@@ -40,7 +48,7 @@ from services.trainer.jobs.handle import (
 from services.trainer.jobs.instruments import LEASES_LOST, TASK_SECONDS
 from services.trainer.jobs.lease import Lease, LeaseLost, acquire_lease, leases_held
 from services.trainer.jobs.store import JobStore
-from services.trainer.settings import LearnerSettings
+from services.trainer.settings import LearnerSettings, WorkerSettings
 
 log = logging.getLogger(__name__)
 JobRunner = Callable[[JobHandle, Any], None]
@@ -52,11 +60,15 @@ ENTRY_POINTS = {
     "reward_model": "services.trainer.reward_model.train:run_reward_model",
 }
 """Kind of job to `module:function(job, base)`, imported when first needed."""
+EVALUATION_ENTRY_POINTS = {"evaluation": "services.trainer.evaluation.run:run_evaluation"}
+"""Of the worker of the queue `evaluations`, where `base` is what policy and reward answer."""
+ROLLOUT_LOOK_S = 5.0
+"""Where a worker's jobs ask for no rollouts."""
 
 
 @dataclass
 class Learner:
-    """What the learner worker keeps between jobs.
+    """What a worker of a queue of jobs keeps between them.
 
     Attributes:
         settings: of this worker.
@@ -66,16 +78,18 @@ class Learner:
         entry_points: kind of job to `module:function`, as ENTRY_POINTS.
         load_base: loads the base model; called once, kept in `base`.
         attempt: the job being run, with its lease.
+        queue: of its jobs.
     """
 
-    settings: LearnerSettings
+    settings: WorkerSettings
     redis: Redis
     app: Celery
     stopping: threading.Event
     entry_points: dict[str, str]
-    load_base: Callable[[LearnerSettings], Any]
+    load_base: Callable[[Any], Any]
     base: Any = None
     attempt: tuple[str, Lease] | None = None
+    queue: str = LEARNER_QUEUE
 
     @property
     def jobs(self) -> JobStore:
@@ -91,7 +105,7 @@ def register_learner(learner: Learner) -> None:
         if learner.stopping.is_set():
             raise Reject("the worker is stopping", requeue=True)
         # The message's job is one of the queued ones, or was; the records say which of them comes first.
-        for queued in learner.jobs.queue():
+        for queued in learner.jobs.queue(lambda kind: queue_of(kind) == learner.queue):
             if take_job(learner, queued):
                 return
         log.info("no queued job is free, nothing to do", extra={"sent_for": job})
@@ -118,7 +132,7 @@ def take_job(learner: Learner, job: str) -> bool:
         return False
     TASK_SECONDS.labels(LEARN, outcome).observe(time.monotonic() - started)
     if outcome == "resumed":
-        send_learn(learner.app, job)
+        send_learn(learner.app, job, learner.queue)
     if outcome == "stopped":
         raise Reject("the worker is stopping", requeue=True)
     return True
@@ -185,7 +199,7 @@ def hand_back(learner: Learner) -> None:
     try:
         if learner.jobs.requeue(job, "the worker was told to stop in the middle of a step", token=lease.token):
             lease.release()
-            send_learn(learner.app, job)
+            send_learn(learner.app, job, learner.queue)
     except (LeaseLost, *REDIS_OUTAGES) as error:
         log.warning("job not handed back, its lease will expire", extra={"job": job, "error": str(error)})
 
@@ -206,9 +220,12 @@ def _call_entry_point(learner: Learner, job: str, lease: Lease) -> None:
     def alive(batch_ids: list[str]) -> set[str]:
         return leases_held(learner.redis, batch_ids) | (waiting(learner.redis, ROLLOUT_QUEUE) & set(batch_ids))
 
-    collector = Collector(stream, send, alive, look_s=learner.settings.rollout_look_s, block_ms=BLOCK_MS)
-    store = ArtifactStore(learner.settings.store)
-    with closing(JobHandle(job, learner.jobs, store, lease, collector, learner.stopping)) as handle:
+    training = learner.settings if isinstance(learner.settings, LearnerSettings) else None
+    look_s = ROLLOUT_LOOK_S if training is None else training.rollout_look_s
+    collector = Collector(stream, send, alive, look_s=look_s, block_ms=BLOCK_MS)
+    store, curves = ArtifactStore(learner.settings.store), training is not None
+    handle = JobHandle(job, learner.jobs, store, lease, collector, learner.stopping, curves=curves)
+    with closing(handle):
         _run(learner, handle)
 
 

@@ -10,6 +10,7 @@ from tests.odd_requests import answers_by_status
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 ROUTES = [
     ("POST", "/generate"),
+    ("POST", "/logprobs"),
     ("POST", "/"),
     ("POST", "/generate_stream"),
     ("POST", "/tokenize"),

@@ -101,13 +101,13 @@ def environment(redis_url: str, store: ArtifactStore) -> dict[str, str]:
 
 @pytest.fixture
 def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Worker]]:
-    """Starts `learner` or `rollouts`; kills what is left at the end."""
+    """Starts `learner`, `rollouts` or `evaluations`; kills what is left at the end."""
     started: list[Worker] = []
 
     def start_worker(queue: str, **more: str) -> Worker:
-        learner, rollouts = ["tests.integration.trainer.fake_learner"], ["services.trainer.worker", "rollouts"]
+        learner, other = ["tests.integration.trainer.fake_learner"], ["services.trainer.worker", queue]
         log = tmp_path / f"{queue}-{len(started)}.log"
-        worker = Worker(learner if queue == "learner" else rollouts, environment | more, log)
+        worker = Worker(learner if queue == "learner" else other, environment | more, log)
         started.append(worker)
         return worker
 

@@ -5,6 +5,7 @@ import sys
 
 ABSENT = ("torch", "transformers", "peft", "safetensors", "tensorboardX")
 STARTS = ("services.trainer.api.app", "services.trainer.worker", "services.trainer.rollouts.tasks")
+STARTS += ("services.trainer.evaluation.run",)
 
 
 def test_the_job_api_and_rollout_workers_start_without_the_learners_packages() -> None:

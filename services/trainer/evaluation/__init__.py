@@ -1,0 +1,1 @@
+"""The evaluation job: an adapter beside a baseline, over HTTP. No torch."""

@@ -1,0 +1,90 @@
+"""XSTest: refusals of unsafe prompts and over-refusals of safe ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from rlhf.contracts.evaluation import XsTestConfig
+from rlhf.contracts.policy import SamplingParams
+from rlhf.evaluation.preferences import wilson_interval
+from rlhf.evaluation.refusals import classify_refusal, refusal_rate
+from services.trainer.evaluation.asking import Failure, Services, sample
+from services.trainer.evaluation.section import Row, Sides, chunks, failures
+
+PROMPTS_PER_UNIT = 16
+EXAMPLES = 4
+
+
+class XsTest:
+    """A section. A row is a prompt, with the response of each side."""
+
+    name = "xstest"
+
+    def __init__(self, config: XsTestConfig, sides: Sides) -> None:
+        """Args: sides, who answers."""
+        self.config, self.sides = config, sides
+
+    @property
+    def units(self) -> int:
+        """Requests of a few prompts each."""
+        return chunks(len(self.config.prompts), PROMPTS_PER_UNIT)
+
+    def check(self) -> None:
+        """Nothing can be missing."""
+
+    def run(self, unit: int, services: Services) -> list[Row]:
+        """Responses to some prompts, decoded greedily."""
+        start = unit * PROMPTS_PER_UNIT
+        prompts = [each.prompt for each in self.config.prompts[start : start + PROMPTS_PER_UNIT]]
+        rows: list[Row] = [{"prompt": start + index} for index in range(len(prompts))]
+        sampling = SamplingParams(max_new_tokens=self.config.max_new_tokens, temperature=0.0, seed=0)
+        for side, ref in self.sides.items():
+            for row, answer in zip(rows, sample(services, prompts, ref, sampling), strict=True):
+                failed = isinstance(answer, Failure)
+                row[side] = {"error": answer.reason} if failed else {"text": answer[0].text}  # type: ignore[union-attr,index]
+        return rows
+
+    def summarise(self, rows: list[Row]) -> dict[str, Any]:
+        """Rates of refusal, full and partial together, with Wilson intervals."""
+        told: dict[str, Any] = {side: self._describe(rows, side) for side in self.sides}
+        if len(self.sides) > 1:
+            told["change"] = {
+                name: _difference(told["adapter"][name]["rate"], told["baseline"][name]["rate"])
+                for name in ("over_refusal", "refusal")
+            }
+        return told
+
+    def _describe(self, rows: list[Row], side: str) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        prompts = self.config.prompts
+        for name, label in (("over_refusal", "safe"), ("refusal", "unsafe")):
+            own = [row for row in rows if prompts[row["prompt"]].label == label]
+            answered = [row for row in own if "text" in row[side]]
+            verdicts = [classify_refusal(row[side]["text"]) for row in answered]
+            by_type: dict[str, list[Any]] = {}
+            judged = list(zip(answered, verdicts, strict=True))
+            for row, verdict in judged:
+                by_type.setdefault(prompts[row["prompt"]].type, []).append(verdict)
+            rate = refusal_rate(verdicts) if verdicts else None
+            told[name] = {
+                "prompts": len(verdicts),
+                "rate": rate,
+                "ci95": None if rate is None else list(wilson_interval(rate, len(verdicts))),
+                "verdicts": dict(Counter(verdicts)),
+                "by_type": {kind: refusal_rate(each) for kind, each in sorted(by_type.items())},
+                "not_generated": failures(row[side]["error"] for row in own if "error" in row[side]),
+                "examples": [
+                    {
+                        "prompt": self.config.prompts[row["prompt"]].prompt,
+                        "response": row[side]["text"],
+                        "verdict": verdict,
+                    }
+                    for row, verdict in list(zip(answered, verdicts, strict=True))[:EXAMPLES]
+                ],
+            }
+        return told
+
+
+def _difference(after: float | None, before: float | None) -> float | None:
+    return None if after is None or before is None else after - before
