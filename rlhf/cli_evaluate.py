@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rlhf.cli_ppo import overridden
-from rlhf.cli_requests import RequestFailed, checked
-from rlhf.cli_train import deliver, read_settings
+from rlhf.cli_requests import RequestFailed, add_priority, checked
+from rlhf.cli_train import deliver, delivery_options, read_settings
 from rlhf.local.console import Console
 from rlhf.local.signals import StopSignals
 
@@ -34,7 +34,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     evaluate.add_argument(
         "--settings", type=Path, help='JSON with settings of the job, such as {"responses": {"metrics": [...]}}'
     )
-    evaluate.add_argument("--out", type=Path, help="write the job for `rlhf jobs submit` in place of submitting it")
+    delivery_options(evaluate)
+    add_priority(evaluate)
     evaluate.set_defaults(command=run_evaluate)
 
 

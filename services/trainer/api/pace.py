@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from rlhf.contracts.estimate import TimeEstimate
-from rlhf.contracts.jobs import JobKind, PpoJobConfig, RewardModelJobConfig
+from rlhf.contracts.jobs import AnyJobConfig, JobKind, PpoJobConfig, RewardModelJobConfig
 from services.trainer.api.served_model import Model
 from services.trainer.api.submission import Desk
 from services.trainer.estimate import reward_model

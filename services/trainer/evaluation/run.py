@@ -15,7 +15,7 @@ from services.trainer.evaluation.asking import Services
 from services.trainer.evaluation.journal import Journal, write_report
 from services.trainer.evaluation.plan import make_sections
 from services.trainer.evaluation.section import Row, Section
-from services.trainer.jobs.handle import JobHandle
+from services.trainer.jobs.handle import JobHandle, ServicesFailed
 
 log = logging.getLogger(__name__)
 REPORT_FILE = "evaluation.json"
@@ -86,7 +86,7 @@ def _patiently(job: JobHandle, run: Callable[[], list[Row]]) -> list[Row]:
             return run()
         except OUTAGES as error:
             if attempt + 1 == PATIENCE.attempts:
-                raise
+                raise ServicesFailed(f"a request was tried {PATIENCE.attempts} times in vain: {error}") from error
             delay = PATIENCE.delay(attempt, error.retry_after)
             message = f"a request is tried again in {delay:.0f} s: {error}"
             job.event("request_retried", message, level="warning", data={"in_s": delay})

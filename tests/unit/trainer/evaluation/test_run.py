@@ -12,6 +12,7 @@ from services.trainer.evaluation.asking import Services
 from services.trainer.evaluation.journal import Journal
 from services.trainer.evaluation.plan import total_units
 from services.trainer.evaluation.run import flatten, run_evaluation
+from services.trainer.jobs.handle import ServicesFailed
 from tests.unit.trainer.evaluation.test_sections import SERVICES, generate, logprobs, score
 
 
@@ -101,7 +102,7 @@ def test_an_outage_is_waited_out_and_told(tmp_path: Path, monkeypatch: pytest.Mo
     assert job.events == ["request_retried"] * 2
     outages = [Unavailable("policy is gone")] * 3
     (tmp_path / "evaluation" / "xstest.jsonl").unlink()
-    with pytest.raises(Unavailable, match="policy is gone"):
+    with pytest.raises(ServicesFailed, match="policy is gone"):
         run_evaluation(Job(tmp_path, config(prompts=1)), Services(ill, logprobs, score))
 
 
