@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 from contextlib import suppress
 from typing import Any
@@ -27,7 +28,7 @@ def test_the_key_counts_in_its_header_alone(stack: Stack, service: str, key: str
     with stack.client(service, key=None) as client:
         for query in ("api_key", "key", "token", "access_token", "authorization"):
             refused(client.post(WORK[service], json={}, params={query: key}), 401, "unauthorized")
-        refused(client.post(WORK[service], json={}, cookies={"api_key": key}), 401, "unauthorized")
+        refused(client.post(WORK[service], json={}, headers={"Cookie": f"api_key={key}"}), 401, "unauthorized")
         refused(client.post(WORK[service], json={}, headers={"Authorization": f"Basic {key}"}), 401, "unauthorized")
         refused(
             client.post(WORK[service], json={}, headers={"Authorization": f"Bearer {key[:-1]}"}), 401, "unauthorized"
@@ -39,10 +40,14 @@ def test_the_key_counts_in_its_header_alone(stack: Stack, service: str, key: str
 
 @pytest.mark.parametrize("service", HTTP_SERVICES)
 def test_a_body_over_the_limit_is_refused_before_it_is_read(stack: Stack, service: str, key: str) -> None:
-    head = {"Content-Length": str(LIMIT[service] + 1), "Content-Type": "application/json"}
-    with stack.client(service, key=key) as client, client.stream("POST", WORK[service], headers=head) as answer:
-        answer.read()
-        refused(answer, 413, "too_large")
+    connection = http.client.HTTPConnection("127.0.0.1", stack.ports[service], timeout=60)
+    connection.putrequest("POST", WORK[service])
+    connection.putheader("Authorization", f"Bearer {key}")
+    connection.putheader("Content-Length", str(LIMIT[service] + 1))
+    connection.endheaders()  # and not a byte of the body
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())["error_type"]) == (413, "too_large")
+    connection.close()
 
 
 def test_a_body_without_a_length_is_cut_off_at_the_limit(stack: Stack, key: str) -> None:
@@ -71,7 +76,7 @@ def test_names_are_no_paths_and_no_addresses(
 def test_no_file_outside_a_job_is_given_out(trainer: httpx.Client, reward_model: str) -> None:
     job = reward_model.partition("@")[0]
     assert trainer.get(f"/jobs/{job}/artifacts/config.json").status_code == 200
-    for path in ("../../../secrets/api_key", "/secrets/api_key", "adapters/../../../secrets/api_key", "checkpoints/.."):
+    for path in ("../../../secrets/api_key", "/secrets/api_key", "adapters/../../../secrets/api_key"):
         for spelled in (path, path.replace("/", "%2f"), path.replace(".", "%2e").replace("/", "%2F")):
             answer = trainer.get(f"/jobs/{job}/artifacts/{spelled}")
             assert answer.status_code in (404, 405), (spelled, answer.text[:200])

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.containers.conftest import REWARD_MODEL
 from tests.containers.stack import ROOT, Stack, ppo_job, submit, wait_for_job
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
@@ -38,19 +39,23 @@ class Prometheus:
         return [v for series in found for _, v in ((t, float(x)) for t, x in series["values"]) if math.isfinite(v)]
 
 
-@pytest.fixture(scope="module")
-def prometheus(stack: Stack, trainer: httpx.Client, reward: httpx.Client, reward_model: str) -> Prometheus:
-    """After a PPO job, whose reward model the stack trained a little earlier."""
-    wait_for_job(trainer, submit(trainer, ppo_job(reward_model, steps=20)))
-    return Prometheus(stack)
-
-
 def eventually(done: Callable[[], Any], within: float = 90) -> Any:
     deadline = time.monotonic() + within
     while not (answer := done()):
         assert time.monotonic() < deadline
         time.sleep(1)
     return answer
+
+
+@pytest.fixture(scope="module")
+def prometheus(stack: Stack, trainer: httpx.Client) -> Prometheus:
+    """After a reward model that it has seen, and a PPO job that took its place."""
+    prometheus = Prometheus(stack)
+    job = submit(trainer, REWARD_MODEL)
+    wait_for_job(trainer, job)
+    eventually(lambda: prometheus.seen(f'rlhf_job_validation_accuracy{{job_id="{job}"}}'))
+    wait_for_job(trainer, submit(trainer, ppo_job(f"{job}@1", steps=20)))
+    return prometheus
 
 
 def test_every_service_is_scraped(prometheus: Prometheus) -> None:
