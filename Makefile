@@ -31,7 +31,8 @@ demo-compose:
 	@docker compose up --build --wait
 	@docker compose run --rm --build demo $(ARGS)
 	@mkdir -p runs/demo
-	@docker compose run --rm --no-deps -T --entrypoint tar demo -C /runs/demo -c report.json report.html | tar -x -C runs/demo
+	@docker compose run --rm --no-deps -T --entrypoint tar demo -C /runs/demo -c report.json report.html \
+	  | tar -x -C runs/demo
 
 serve: $(VENV)/.installed-demo
 	@exec $(BIN)/rlhf serve $(ARGS)
@@ -67,15 +68,18 @@ LOCK_demo := pyproject.toml --extra driver
 LOCK_flower := pyproject.toml --extra flower
 LOCK_build := requirements/build.in
 
+UV_LOCK = $(BIN)/uv --quiet --config-file requirements/uv.toml pip compile -c constraints.txt --generate-hashes \
+  --no-annotate --custom-compile-command 'make lock' --python-version 3.11 --python-platform linux
+
 lock: $(VENV)/.installed-release
-	@$(foreach name,$(LOCKS),echo requirements/$(name).txt && $(BIN)/uv --config-file requirements/uv.toml pip compile \
-	  $(LOCK_$(name)) -c constraints.txt --generate-hashes --no-annotate --custom-compile-command 'make lock' --quiet \
-	  --python-version 3.11 --python-platform linux -o requirements/$(name).txt &&) true
+	@$(foreach name,$(LOCKS),echo requirements/$(name).txt && \
+	  $(UV_LOCK) $(LOCK_$(name)) -o requirements/$(name).txt &&) true
 
 sbom: $(VENV)/.installed-release
 	@mkdir -p build/sbom
-	@$(foreach name,$(LOCKS),echo build/sbom/$(name).cdx.json && $(BIN)/cyclonedx-py requirements requirements/$(name).txt \
-	  --pyproject pyproject.toml --output-reproducible --output-file build/sbom/$(name).cdx.json &&) true
+	@$(foreach name,$(LOCKS),echo build/sbom/$(name).cdx.json && \
+	  $(BIN)/cyclonedx-py requirements requirements/$(name).txt --pyproject pyproject.toml --output-reproducible \
+	    --output-file build/sbom/$(name).cdx.json &&) true
 
 clean:
 	rm -rf $(VENV) .venv-peers-* .venv-vllm runs build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -168,7 +168,7 @@ def test_the_demo_runs_against_the_stack(stack: Stack, tmp_path: Path) -> None:
     read = (*run, "--no-deps", "--entrypoint", "cat", "demo", "/runs/demo/report.json")
     report = json.loads(stack.compose(*read).stdout)
     assert missing_keys(report) == ["peak_memory_mib"]  # of processes in other containers
-    assert (report["ppo"]["steps"], report["versions"]["model"]) == (2, "/models/tiny")
+    assert (report["ppo"]["steps"], report["versions"]["model"]) == (2, "tiny")
 
 
 def test_stops_cleanly_and_comes_back_with_its_data(
