@@ -4,11 +4,13 @@
 #   make test | make check       everything but containers | lint, types, layers and unit tests in a minute
 #   make test-containers         the images and the Compose stack, on a Docker engine
 #   make test-vllm               the policy before vLLM itself, in an environment of its own (some gigabytes)
+#   make demo-compose            the demo against the Compose stack, report in runs/demo
+#   make lock | make sbom        what the images install, to the hash | the same as CycloneDX in build/sbom
 #   make bench-NAME              one published figure: benchmarks/NAME.py (bench-demo-seeds: demo_seeds.py)
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check lint test-containers test-vllm clean
+.PHONY: help demo demo-compose serve test check lint lock sbom test-containers test-vllm clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,10 +22,17 @@ export TOKENIZERS_PARALLELISM ?= false
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 help:
-	@sed -n '2,8s/^# *//p' Makefile
+	@sed -n '2,10s/^# *//p' Makefile
 
 demo: $(VENV)/.installed-demo
 	@exec $(BIN)/rlhf demo $(ARGS)
+
+demo-compose:
+	@docker compose up --build --wait
+	@docker compose run --rm --build demo $(ARGS)
+	@mkdir -p runs/demo
+	@docker compose run --rm --no-deps -T --entrypoint tar demo -C /runs/demo -c report.json report.html \
+	  | tar -x -C runs/demo
 
 serve: $(VENV)/.installed-demo
 	@exec $(BIN)/rlhf serve $(ARGS)
@@ -50,6 +59,28 @@ test-vllm: $(VENV)/.installed-dev
 
 bench-%: $(VENV)/.installed-demo
 	@exec $(BIN)/python -m benchmarks.$(subst -,_,$*) $(ARGS)
+
+# One lock an image: every distribution that constraints.txt pins and the image needs, with the hashes of its files.
+LOCKS := api lm demo evaluation flower build
+LOCK_api := pyproject.toml --extra api
+LOCK_lm := pyproject.toml requirements/lm.in --extra policy --extra reward --extra trainer --no-emit-package torch
+LOCK_demo := pyproject.toml --extra driver
+LOCK_evaluation := pyproject.toml --extra api --extra evaluation
+LOCK_flower := pyproject.toml --extra flower
+LOCK_build := requirements/build.in
+
+UV_LOCK = $(BIN)/uv --quiet --config-file requirements/uv.toml pip compile -c constraints.txt --generate-hashes \
+  --no-annotate --custom-compile-command 'make lock' --python-version 3.11 --python-platform linux
+
+lock: $(VENV)/.installed-release
+	@$(foreach name,$(LOCKS),echo requirements/$(name).txt && \
+	  $(UV_LOCK) $(LOCK_$(name)) -o requirements/$(name).txt &&) true
+
+sbom: $(VENV)/.installed-release
+	@mkdir -p build/sbom
+	@$(foreach name,$(LOCKS),echo build/sbom/$(name).cdx.json && \
+	  $(BIN)/cyclonedx-py requirements requirements/$(name).txt --pyproject pyproject.toml --output-reproducible \
+	    --output-file build/sbom/$(name).cdx.json &&) true
 
 clean:
 	rm -rf $(VENV) .venv-peers-* .venv-vllm runs build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
@@ -79,3 +110,8 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.installed-torch
 	@echo "Installing the packages of the tests (once)"
 	@$(PIP_INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.installed-release: pyproject.toml constraints.txt $(VENV)/.installed-torch
+	@echo "Installing the tools of a release (once)"
+	@$(PIP_INSTALL) -e '.[release]'
+	@touch $@

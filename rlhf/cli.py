@@ -64,7 +64,16 @@ def add_local_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     demo.add_argument("--model", help=model)
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the run (default: runs/demo)")
     demo.add_argument("--config", type=Path, help="preset with the settings of both jobs (default: configs/demo.json)")
-    demo.set_defaults(command=run_demo)
+    demo.add_argument(
+        "--running",
+        action="store_true",
+        help="use services that run already: RLHF_POLICY_URL, RLHF_REWARD_URL, RLHF_TRAINER_URL, or --endpoints",
+    )
+    demo.add_argument("--api-key-file", type=Path, help="with --running: file with their key (default: RLHF_API_KEY)")
+    demo.add_argument(
+        "--endpoints", type=Path, default=cli_requests.ENDPOINTS, help="with --running: what `rlhf serve` wrote"
+    )
+    demo.set_defaults(command=run_demo, url=None)
 
     serve = commands.add_parser("serve", help="start all services on this machine, until Ctrl-C")
     serve.add_argument("--model", help=model)
@@ -87,7 +96,12 @@ def run_demo(options: argparse.Namespace, signals: StopSignals, console: Console
     from rlhf.demo.preset import PRESET, PresetInvalid
 
     preset = options.config or PRESET
-    choice = run.DemoOptions(options.out, options.seed, preset, steps=options.steps, model=options.model)
+    running = None
+    if options.running:
+        if options.model is not None:
+            raise cli_requests.RequestFailed("running services have their model already; leave --model out")
+        running = {name: cli_requests.find_service(options, name) for name in ("policy", "reward", "trainer")}
+    choice = run.DemoOptions(options.out, options.seed, preset, options.steps, options.model, running)
     try:
         report = run.run_demo(choice, signals, console)
     except (NotScored, ResultIncomplete, PresetInvalid) as failure:

@@ -30,11 +30,11 @@ from rlhf.demo.outcome import (
     write_results,
 )
 from rlhf.demo.preset import Plan, make_plan
+from rlhf.demo.services import Address, OwnServices, RunningServices, Services
 from rlhf.evaluation.win_rate import compare_paired
 from rlhf.local.console import Console
 from rlhf.local.jobview import JobView, describe_seconds
 from rlhf.local.memory import MemorySampler
-from rlhf.local.processes import ServiceFailed
 from rlhf.local.runfolder import claimed, remove
 from rlhf.local.signals import StopSignals
 from rlhf.local.stack import Stack, StackOptions
@@ -53,6 +53,7 @@ class DemoOptions:
         preset: file with the settings of both jobs.
         steps: PPO steps in place of the preset's.
         model: a folder or a Hub id in place of SmolLM2-135M-Instruct.
+        running: addresses of policy, reward and trainer that run already; null: they are started, and stopped.
     """
 
     out: Path
@@ -60,6 +61,7 @@ class DemoOptions:
     preset: Path
     steps: int | None = None
     model: str | None = None
+    running: Mapping[str, Address] | None = None
 
 
 @dataclass
@@ -104,31 +106,48 @@ def run_demo(options: DemoOptions, signals: StopSignals, console: Console) -> di
     with watch.phase("total"), claimed(options.out) as out:
         remove(out, MADE)
         plan = make_plan(options.preset, seed=options.seed, steps=options.steps)
-        with watch.phase("weights"):
-            model = options.model or str(ensure_smollm2(say=console.say, signals=signals))
-        stack = Stack(StackOptions(folder=out, model=model), signals, console.say)
-        console.say(f"starting the services; those that compute use {stack.threads} threads each; logs in {stack.logs}")
-        started = time.monotonic()
-        with stack, MemorySampler(lambda: {**stack.supervisor.pids, "driver": os.getpid()}) as memory:
-            watch.seconds["start"] = round(time.monotonic() - started, 2)
-            results = Loop(plan, stack, watch, console).run()
-    report = assemble(plan, results, watch.seconds, memory.peaks_mib, model)
+        if options.running is None:
+            results, model, peaks = _run_own(options, out, plan, watch, signals, console)
+        else:
+            services = RunningServices(options.running)
+            results, model, peaks = Loop(plan, services, watch, console).run(), ask_model(services), {}
+    report = assemble(plan, results, watch.seconds, peaks, model)
     write_results(report, out)
     return report
 
 
-class Loop:
-    """The phases, against a running stack."""
+def _run_own(
+    options: DemoOptions, out: Path, plan: Plan, watch: Stopwatch, signals: StopSignals, console: Console
+) -> tuple[Results, str, Mapping[str, float]]:
+    """The loop on services of its own; results, the model, and peak memory in MiB."""
+    with watch.phase("weights"):
+        model = options.model or str(ensure_smollm2(say=console.say, signals=signals))
+    stack = Stack(StackOptions(folder=out, model=model), signals, console.say)
+    console.say(f"starting the services; those that compute use {stack.threads} threads each; logs in {stack.logs}")
+    started = time.monotonic()
+    with stack, MemorySampler(lambda: {**stack.supervisor.pids, "driver": os.getpid()}) as memory:
+        watch.seconds["start"] = round(time.monotonic() - started, 2)
+        results = Loop(plan, OwnServices(stack), watch, console).run()
+    return results, model, memory.peaks_mib
 
-    def __init__(self, plan: Plan, stack: Stack, watch: Stopwatch, console: Console) -> None:
-        """Args: plan, what to do; stack, running; watch, receives durations; console, for lines."""
-        self.plan, self.stack, self.watch, self.console = plan, stack, watch, console
-        key = stack.endpoints.api_key
-        # Few retries: a service of this stack that does not answer has died, and that should be told soon.
+
+def ask_model(services: Services) -> str:
+    """The model that a running policy says it has."""
+    with PolicyClient(*services.address("policy")) as policy:
+        return str(policy.send("GET", "/info").json()["model_id"])
+
+
+class Loop:
+    """The phases, against running services."""
+
+    def __init__(self, plan: Plan, services: Services, watch: Stopwatch, console: Console) -> None:
+        """Args: plan, what to do; services, running; watch, receives durations; console, for lines."""
+        self.plan, self.services, self.watch, self.console = plan, services, watch, console
+        # Few retries: a service that does not answer has mostly died, and that should be told soon.
         few = Retries(attempts=3)
-        self.policy = PolicyClient(stack.endpoints.policy, key, retries=few)
-        self.reward = RewardClient(stack.endpoints.reward, key, retries=few)
-        self.trainer = TrainerClient(stack.endpoints.trainer, key, retries=few)
+        self.policy = PolicyClient(*services.address("policy"), retries=few)
+        self.reward = RewardClient(*services.address("reward"), retries=few)
+        self.trainer = TrainerClient(*services.address("trainer"), retries=few)
         self.results = Results()
 
     def run(self) -> Results:
@@ -155,7 +174,7 @@ class Loop:
         self.console.say(f"{len(plan.heldout)} held-out prompts, {when} (policy {adapter or 'base model'})")
 
         def go_on(_: int) -> None:
-            self.stack.supervisor.check()
+            self.services.check()
 
         with self._asking("policy"):
             return answer_prompts(
@@ -175,10 +194,9 @@ class Loop:
         view = JobView(rich.console.Console(), title)
         with self._asking("trainer-api"), view:
             try:
-                status, events = run_job(self.trainer, config, view, self.stack.supervisor.check)
+                status, events = run_job(self.trainer, config, view, self.services.check)
             except JobFailed as failure:
-                self.stack.supervisor.blame()
-                raise ServiceFailed("learner", f"failed: {failure}", self.stack.logs / "learner.log") from failure
+                raise self.services.failure("learner", f"failed: {failure}") from failure
         self.results.events += events
         return status.id
 
@@ -188,7 +206,7 @@ class Loop:
             paths = [Path(file.path).parts for file in self.trainer.artifacts(job)]
         versions = [int(parts[1]) for parts in paths if parts[0] == kind and len(parts) > 2]
         if not versions:
-            raise ServiceFailed("learner", f"published nothing under {kind} of {job}", self.stack.logs / "learner.log")
+            raise self.services.failure("learner", f"published nothing under {kind} of {job}")
         return f"{job}@{max(versions)}"
 
     @contextmanager
@@ -197,8 +215,7 @@ class Loop:
         try:
             yield
         except ServiceError as error:
-            self.stack.supervisor.blame()
-            raise ServiceFailed(service, f"answered: {error}", self.stack.logs / f"{service}.log") from error
+            raise self.services.failure(service, f"answered: {error}") from error
 
 
 def assemble(
@@ -238,6 +255,7 @@ def summarise(report: Mapping[str, Any], out: Path) -> str:
     before, after, win = report["before"], report["after"], report["win_rate"]
     model, kl = report["reward_model"], report["ppo"]["kl_sequence"]
     low, high = win["gold_ci95"]
+    took, peak = describe_seconds(report["durations_s"]["total"]), report["peak_memory_mib"].get("total")
     lines = [
         f"reward model   accuracy {model['accuracy_ensemble']:.1%} on {model['eval_pairs']} held-out pairs "
         f"(length alone {model['accuracy_length_baseline']:.1%})",
@@ -248,10 +266,9 @@ def summarise(report: Mapping[str, Any], out: Path) -> str:
         f"distinct-2 {before['distinct2']:.3f} → {after['distinct2']:.3f}",
         f"responses end  {before['eos_rate']:.0%} → {after['eos_rate']:.0%}",
         f"KL             {kl[-1]:.3f} nats per sequence at the last step",
-        f"took           {describe_seconds(report['durations_s']['total'])}, "
-        f"at most {report['peak_memory_mib'].get('total', 0.0):,.0f} MiB in all",
+        f"took           {took}" + (f", at most {peak:,.0f} MiB in all" if peak else ""),
         *(f"warning        {warning['message']}" for warning in report["warnings"]),
         f"report         {out / 'report.html'} and {out / 'report.json'}",
-        f"logs           {out / 'logs'}",
+        *([f"logs           {out / 'logs'}"] if (out / "logs").is_dir() else []),
     ]
     return "\n".join(lines)

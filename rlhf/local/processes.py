@@ -52,9 +52,12 @@ class Program:
 class ServiceFailed(RuntimeError):
     """A process died or did not become ready; the message says which, why, and shows its last log lines."""
 
-    def __init__(self, service: str, what: str, log: Path) -> None:
-        """Args: service; what happened to it; log, its file."""
+    def __init__(self, service: str, what: str, log: Path | None) -> None:
+        """Args: service; what happened to it; log, its file, null when another machine or container has it."""
         self.service = service
+        if log is None:
+            super().__init__(f"{service} {what}\nits log says more, where it runs")
+            return
         lines = read_tail(log)
         shown = "\n".join(f"  | {line}" for line in lines) if lines else "  | (the log is empty)"
         super().__init__(f"{service} {what}\nlast lines of {log}:\n{shown}")

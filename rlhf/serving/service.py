@@ -134,14 +134,15 @@ class Gate:
         headers = {k.decode("latin1").lower(): v.decode("latin1") for k, v in scope["headers"]}
         token = request_id.set(choose_request_id(headers))
         started, status = time.perf_counter(), 500
-        received = 0
+        received, over = 0, None
 
         async def bounded_receive() -> Message:
-            nonlocal received
+            nonlocal received, over
             message = await receive()
             received += len(message.get("body", b""))
             if received > self.settings.max_body_bytes:
-                raise self._too_large(f"over {self.settings.max_body_bytes}")
+                over = self._too_large(f"over {self.settings.max_body_bytes}")
+                raise over
             return message
 
         async def counted_send(message: Message) -> None:
@@ -151,9 +152,16 @@ class Gate:
                 message["headers"] = [*message.get("headers", []), (b"x-request-id", str(request_id.get()).encode())]
             await send(message)
 
+        async def send_unless_over(message: Message) -> None:
+            # FastAPI takes every error in reading a body for one in its syntax, and would answer 400.
+            if over is None:
+                await counted_send(message)
+
         try:
             self._check(scope["path"], headers)
-            await self.app(scope, bounded_receive, counted_send)
+            await self.app(scope, bounded_receive, send_unless_over)
+            if over is not None:
+                raise over
         except ServiceError as error:
             await answer_error(error)(scope, receive, counted_send)
         finally:

@@ -16,8 +16,10 @@ import httpx
 
 ROOT = Path(__file__).parents[2]
 HTTP_SERVICES = ("policy", "reward", "trainer")
-LONG_RUNNING = ("redis", "policy", "reward", "trainer-api", "learner", "rollout", "evaluation")
-OWN_IMAGES = ("policy", "reward", "trainer-api", "learner")
+MONITORS = ("prometheus", "flower")
+LONG_RUNNING = ("redis", "policy", "reward", "trainer-api", "learner", "rollout", "evaluation", "front")
+OWN_IMAGES = ("policy", "reward", "trainer-api", "evaluation", "learner", "front", "demo", *MONITORS)
+WITH_MONITORS = "docker-compose.yml:deploy/compose/monitoring.yml:deploy/compose/flower.yml"
 
 
 @dataclass
@@ -28,7 +30,8 @@ class Stack:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.ports = dict(zip(HTTP_SERVICES, free_ports(len(HTTP_SERVICES)), strict=True))
+        doors = (*HTTP_SERVICES, *MONITORS)
+        self.ports = dict(zip(doors, free_ports(len(doors)), strict=True))
         # Nothing of the caller's own settings: a fresh clone has no .env either.
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RLHF_", "COMPOSE_"))}
         self.environment = {
@@ -52,15 +55,15 @@ class Stack:
     def compose(self, *arguments: str, timeout: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.run("docker", "compose", *arguments, timeout=timeout, check=check)
 
-    def up(self) -> None:
+    def up(self, *options: str) -> None:
         """The documented command; on failure with the logs of all services."""
-        done = self.compose("up", "--build", "--wait", timeout=1200, check=False)
+        done = self.compose("up", "--build", "--wait", *options, timeout=1200, check=False)
         if done.returncode != 0:
             logs = self.compose("logs", "--no-color", "--tail", "40", check=False).stdout
             raise AssertionError(f"the stack did not come up:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}\n{logs}")
 
     def down(self) -> None:
-        self.compose("down", "--volumes", "--remove-orphans", timeout=300)
+        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", timeout=300)
 
     def remove_images(self) -> None:
         self.run("docker", "image", "rm", *(f"rlhf-services/{image}:{self.name}" for image in OWN_IMAGES), check=False)
@@ -72,11 +75,20 @@ class Stack:
     def secret(self, name: str) -> str:
         return self.execute("trainer-api", "cat", f"/secrets/{name}").stdout.strip()
 
+    def containers(self, service: str) -> list[dict[str, Any]]:
+        """What the engine knows of a service's containers, running or not."""
+        ids = self.compose("ps", "--all", "--quiet", service).stdout.split()
+        return list(json.loads(self.run("docker", "inspect", *ids).stdout))
+
     def inspect(self, service: str) -> dict[str, Any]:
-        """What the engine knows of a service's container, running or not."""
-        container = self.compose("ps", "--all", "--quiet", service).stdout.strip()
-        facts: list[dict[str, Any]] = json.loads(self.run("docker", "inspect", container).stdout)
-        return facts[0]
+        """The same of a service that has one."""
+        (facts,) = self.containers(service)
+        return facts
+
+    def crash(self, service: str) -> None:
+        """Kills the child of the container's init. Not `docker kill`: that counts as a wish, and nothing restarts."""
+        container = self.inspect(service)["Id"]
+        self.run("docker", "exec", container, "sh", "-c", "kill -KILL $(cat /proc/1/task/1/children)")
 
     def logs(self, service: str) -> list[str]:
         return self.compose("logs", "--no-color", "--no-log-prefix", service).stdout.splitlines()
@@ -106,6 +118,19 @@ def submit(trainer: httpx.Client, config: dict[str, Any]) -> str:
     answer = trainer.post("/jobs", json=config)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
+
+
+def ppo_job(reward_model: str, steps: int) -> dict[str, Any]:
+    """A small PPO job."""
+    return {
+        "kind": "ppo",
+        "prompts": ["Say sky", "Say sea"],
+        "reward_model": reward_model,
+        "steps": steps,
+        "rollout": {"prompts_per_step": 2, "samples_per_prompt": 2, "max_new_tokens": 8},
+        "update": {"epochs": 1, "minibatches": 1},
+        "lora": {"r": 2, "alpha": 4},
+    }
 
 
 def wait_for_job(

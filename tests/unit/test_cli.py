@@ -83,6 +83,25 @@ def test_a_preset_that_cannot_run_starts_nothing(tmp_path: Path, capsys: pytest.
     assert not (tmp_path / "out" / "logs").exists()
 
 
+def test_the_demo_on_running_services_asks_where_they_are_and_starts_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for service in ("POLICY", "REWARD", "TRAINER"):
+        monkeypatch.delenv(f"RLHF_{service}_URL", raising=False)
+    assert cli.main(["demo", "--running", "--out", "out"]) == 1
+    assert "no URL of policy" in capsys.readouterr().err
+    assert cli.main(["demo", "--running", "--model", "other"]) == 1
+    assert "running services have their model already" in capsys.readouterr().err
+    # Where nobody listens: the service is named, and its log is elsewhere.
+    for service in ("POLICY", "REWARD", "TRAINER"):
+        monkeypatch.setenv(f"RLHF_{service}_URL", "http://127.0.0.1:9")
+    assert cli.main(["demo", "--running", "--out", "out"]) == 1
+    told = capsys.readouterr().err
+    assert "policy answered: " in told
+    assert "its log says more, where it runs" in told
+    assert not (tmp_path / "out" / "logs").exists()
+
+
 PAIR = {"prompt": "Hi", "chosen": "good", "rejected": "bad"}
 
 

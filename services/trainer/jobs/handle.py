@@ -14,6 +14,7 @@ from rlhf.contracts.jobs import AnyJobConfig, BestVersion, JobConfig
 from rlhf.contracts.rollout import RolloutTask
 from services.trainer.experience.batch import ExperienceBatch
 from services.trainer.experience.collector import Collector, RolloutFailed, ServicesFailed
+from services.trainer.jobs.instruments import WATCHDOG_ALERTS, show_job
 from services.trainer.jobs.lease import Lease, LeaseLost
 from services.trainer.jobs.record import EventKind, Level, finite
 from services.trainer.jobs.series import SeriesWriter
@@ -84,7 +85,7 @@ class JobHandle:
         self._step_s: float | None = None
 
     def progress(self, step: int, total: int, metrics: dict[str, float], best: BestVersion | None = None) -> None:
-        """Records that steps are done: the record, a row of metrics.jsonl, the curves of TensorBoard, an event.
+        """Records that steps are done: the record, a row of metrics.jsonl, curves of TensorBoard, gauges, an event.
 
         Args:
             step: steps done so far; a step that is reported again replaces its row and any later ones.
@@ -102,6 +103,7 @@ class JobHandle:
         self._series.write({**values, "step": step, "time": time.time()})
         if self._board is not None:
             self._board.write(step, known)
+        show_job(self.id, step, total, known, time.time())
         self._jobs.progress(self.id, step, total, known, self._step_s, best)
         data = {"step": step, "total": total, "metrics": values}
         self._jobs.add_event(self.id, "progress", "info", "progress", f"step {step} of {total}", data)
@@ -116,6 +118,8 @@ class JobHandle:
         data: dict[str, Any] | None = None,
     ) -> None:
         """Tells the user something. Args: data, JSON values; a watchdog gives value, threshold and hint."""
+        if kind == "watchdog":
+            WATCHDOG_ALERTS.labels(name).inc()
         self._jobs.add_event(self.id, kind, level, name, message, data or {})
 
     def raise_if_lost(self) -> None:

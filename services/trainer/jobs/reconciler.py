@@ -16,7 +16,7 @@ from redis import Redis
 
 from rlhf.contracts.jobs import JobState
 from services.trainer.jobs.celery_app import JOB_QUEUES, ROLLOUT_QUEUE, queue_length, queue_of, send_learn, waiting
-from services.trainer.jobs.instruments import ACTIVE_JOBS, QUEUE_LENGTH, REQUEUED
+from services.trainer.jobs.instruments import ACTIVE_JOBS, QUEUE_LENGTH, REDIS_BYTES, REQUEUED
 from services.trainer.jobs.lease import lease_held
 from services.trainer.jobs.store import JobStore
 from services.trainer.settings import ApiSettings
@@ -67,6 +67,9 @@ def reconcile(redis: Redis, jobs: JobStore, app: Celery, settings: ApiSettings) 
         ACTIVE_JOBS.labels(live.value).set(states[live.value])
     for queue in (*JOB_QUEUES, ROLLOUT_QUEUE):
         QUEUE_LENGTH.labels(queue).set(queue_length(redis, queue))
+    memory = redis.info("memory")
+    REDIS_BYTES.labels("used").set(memory["used_memory"])
+    REDIS_BYTES.labels("limit").set(memory["maxmemory"])
     return requeued
 
 

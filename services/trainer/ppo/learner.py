@@ -16,6 +16,7 @@ from rlhf.evaluation.text_metrics import rep_n
 from rlhf.lm.loading import LanguageModel
 from services.trainer.experience.batch import ExperienceBatch
 from services.trainer.jobs.handle import JobHandle, ServicesFailed
+from services.trainer.jobs.instruments import WATCHDOG_ALERTS
 from services.trainer.jobs.record import Level
 from services.trainer.ppo.actor import Actor
 from services.trainer.ppo.advantages import explained_variance, gae, whiten
@@ -28,10 +29,12 @@ from services.trainer.ppo.publish import publish_version
 from services.trainer.ppo.rewards import leave_one_out, repeated_ngrams, sequence_rewards, shape_rewards
 from services.trainer.ppo.schedule import derive_seed, learning_rate, rollout_tasks, steps_to_ask_for
 from services.trainer.ppo.update import Targets, shuffled_minibatches, update_policy
-from services.trainer.ppo.watchdogs import Alert, watch
+from services.trainer.ppo.watchdogs import NAMES, Alert, watch
 
 log = logging.getLogger(__name__)
 ALONE = Team()
+for _name in NAMES:
+    WATCHDOG_ALERTS.labels(_name)  # at 0, so that the first finding is a rise
 
 
 class TrainingStopped(RuntimeError):

@@ -11,6 +11,25 @@ from dataclasses import dataclass
 
 Metrics = Mapping[str, float]
 
+NAMES = (
+    "clip_fraction_high",
+    "engine_mismatch",
+    "entropy_collapse",
+    "explained_variance_negative",
+    "kl_exploded",
+    "kl_negative",
+    "kl_zero",
+    "length_collapse",
+    "all_at_length_limit",
+    "not_finite",
+    "over_optimisation",
+    "policy_loss_constant",
+    "policy_loss_zero",
+    "repetition_rising",
+    "reward_constant",
+)
+"""Of every alert."""
+
 LONG = 10
 """Steps after which what is normal early on no longer is."""
 

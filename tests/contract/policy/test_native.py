@@ -197,6 +197,8 @@ def test_too_much_at_once(client: TestClient) -> None:
     body = {"prompts": ["hi"] * 6, "sampling": {"n": 10}}
     assert "60 responses, a request may ask for 50" in refused(client, 413, "too_large", json=body)
     assert "100000" in refused(client, 413, "too_large", json={"prompts": ["x" * 200_000]})
+    # Without a length in its head, a body is measured as it comes.
+    assert "over 100000" in refused(client, 413, "too_large", content=iter([b" " * 60_000] * 2))
 
 
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic a-key", "Bearer ", "Bearer ä"])
