@@ -27,7 +27,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     for name, what, command in (
         ("show", "state, progress and last metrics", run_show),
         ("watch", "a live table until it ends; Ctrl-C stops watching, not the job", run_watch),
-        ("events", "what happened so far, one line each", run_events),
+        ("logs", "what happened so far, one line each", run_events),
         ("cancel", "stop it at its next check", run_change),
         ("pause", "stop it after its step, until it is resumed", run_change),
         ("resume", "let it go on from its last checkpoint", run_change),
@@ -83,7 +83,7 @@ def run_watch(options: argparse.Namespace, _: StopSignals, console: Console) -> 
 
 
 def run_events(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
-    """`rlhf jobs events JOB`."""
+    """`rlhf jobs logs JOB`."""
     with trainer(options) as client:
         after = None
         while events := asked(client.events, options.job, after=after):

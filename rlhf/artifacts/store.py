@@ -194,6 +194,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def write_durably(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all, in the place of one that is there; durable when this returns."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data)
+    sync_file(temporary)
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
 def sync_file(path: Path) -> None:
     """Makes a file's bytes durable."""
     with path.open("rb") as file:

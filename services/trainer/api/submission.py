@@ -12,7 +12,7 @@ from pathlib import Path
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from rlhf.artifacts.store import ArtifactStore, sync_file, sync_folder
+from rlhf.artifacts.store import ArtifactStore, write_durably
 from rlhf.contracts.errors import Conflict, InvalidInput, NotFound
 from rlhf.contracts.evaluation import EvaluationJobConfig
 from rlhf.contracts.jobs import AnyJobConfig, JobStatus, PpoJobConfig
@@ -67,7 +67,7 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None, priority: int = 0)
             return desk.jobs.status(earlier)
     check(desk, config)
     folder = _new_folder(desk.store, _PREFIXES[config.kind])
-    _write_durably(folder / CONFIG_FILE, body)
+    write_durably(folder / CONFIG_FILE, body)
     try:
         job = desk.jobs.create(folder.name, config.kind, _total_steps(config), idempotency, priority=priority)
     except Conflict:
@@ -189,11 +189,3 @@ def _total_steps(config: AnyJobConfig) -> int:
     if isinstance(config, EvaluationJobConfig):
         return total_units(config)
     return config.steps if isinstance(config, PpoJobConfig) else config.epochs
-
-
-def _write_durably(path: Path, body: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(body)
-    sync_file(temporary)
-    temporary.replace(path)
-    sync_folder(path.parent)

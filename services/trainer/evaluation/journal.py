@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rlhf.artifacts.store import sync_file, sync_folder
+from rlhf.artifacts.store import write_durably
 from services.trainer.evaluation.section import Row
 
 FOLDER = "evaluation"
@@ -50,8 +50,4 @@ class Journal:
 
 def write_report(path: Path, report: dict[str, Any]) -> None:
     """Writes the report, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", "utf-8")
-    sync_file(temporary)
-    temporary.replace(path)
-    sync_folder(path.parent)
+    write_durably(path, json.dumps(report, indent=2, allow_nan=False).encode() + b"\n")

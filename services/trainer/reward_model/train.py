@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rlhf.artifacts.store import sync_file, sync_folder
+from rlhf.artifacts.store import write_durably
 from rlhf.contracts.errors import InvalidInput
 from rlhf.contracts.jobs import RewardModelJobConfig
 from rlhf.evaluation.preferences import pairwise_accuracy, preference_nll
@@ -160,7 +160,7 @@ class RewardModelTraining:
             (folder / CARD_FILE).write_text(write_card(f"{self.job.id}@1", figures, self.data), "utf-8")
 
         ref = self.job.store.publish("reward_models", self.job.id, 1, write)
-        _write_durably(self.job.folder / METRICS_FILE, json.dumps(figures, indent=1))
+        write_durably(self.job.folder / METRICS_FILE, _json(figures))
         self.job.progress(self.steps, self.steps, _numbers(figures))
         self.job.event("published", f"reward servers can load {ref}", kind="published", data={"reward_model": ref})
         log.info("published", extra={"reward_model": ref, "accuracy": figures["accuracy_ensemble"]})
@@ -184,7 +184,7 @@ class RewardModelTraining:
         self.data = describe_data(
             len(config.pairs), self.dropped, self.exchanges, self.pairs, spoilt=len(spoilt), max_length=max_length
         )
-        _write_durably(self.job.folder / DATA_FILE, json.dumps(self.data, indent=1))
+        write_durably(self.job.folder / DATA_FILE, _json(self.data))
 
     def _make_ensemble(self) -> RewardEnsemble:
         config, stack = self.config, LayerStack(self.base.model)
@@ -251,9 +251,5 @@ def _numbers(figures: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
 
 
-def _write_durably(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text + "\n")
-    sync_file(temporary)
-    temporary.replace(path)
-    sync_folder(path.parent)
+def _json(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, indent=1).encode() + b"\n"
