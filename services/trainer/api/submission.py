@@ -147,7 +147,8 @@ def _ill_model(desk: Desk, where: str, ref: str) -> str | None:
 def _too_deep(config: AnyJobConfig, model: Model) -> str | None:
     layers = model.shape.layers
     if isinstance(config, PpoJobConfig):
-        name, asked = "lora.top_layers", config.lora.top_layers
+        name = "lora.top_layers" if config.full is None else "full.top_layers"
+        asked = config.trained.top_layers
     else:
         name, asked = "trunk_layers", config.trunk_layers
     if asked is None or asked <= layers:
