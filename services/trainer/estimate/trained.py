@@ -14,7 +14,7 @@ def trained_layers(shape: ModelShape, trained: Trained) -> int:
 
 
 def trained_parameters(shape: ModelShape, trained: Trained) -> int:
-    """Without the value head's: a [r, in] and B [out, r] of each adapted module; or all of the layers and final norm."""
+    """Without the value head's: a [r, in] and B [out, r] of each adapted module, or all of the layers and the norm."""
     layers = trained_layers(shape, trained)
     if isinstance(trained, FullConfig):
         return layers * shape.layer_parameters + shape.final_norm
