@@ -18,7 +18,14 @@ from fastapi.testclient import TestClient
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.local.redis import RedisServer, free_port, prepare
 from services.trainer.api.app import create_app
-from services.trainer.jobs.celery_app import LEARNER_QUEUE, ROLLOUT_QUEUE, create_celery, send_learn, send_rollouts, waiting
+from services.trainer.jobs.celery_app import (
+    LEARNER_QUEUE,
+    ROLLOUT_QUEUE,
+    create_celery,
+    send_learn,
+    send_rollouts,
+    waiting,
+)
 from services.trainer.jobs.connection import REDIS_OUTAGES, WORKER_RETRIES
 from services.trainer.jobs.series import read_series
 from services.trainer.settings import ApiSettings
