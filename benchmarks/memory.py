@@ -24,8 +24,9 @@ CASES = (
     {"tokens": 1024},
     {"tokens": 1024, "gradient_checkpointing": True},
     {"tokens": 512, "dtype": "bfloat16"},
-    {"full": True, "top_layers": 4, "tokens": 1024, "each": 2},
-    {"full": True, "tokens": 512, "each": 2},
+    {"full": True, "top_layers": 4, "tokens": 1024},
+    {"full": True, "tokens": 512},
+    {"full": True, "top_layers": 12, "tokens": 512, "each": 2},
 )
 PROMPT, RESPONSE, SAMPLES = 40, 64, 4
 MIB = 2**20
