@@ -24,6 +24,9 @@ CASES = (
     {"tokens": 1024},
     {"tokens": 1024, "gradient_checkpointing": True},
     {"tokens": 512, "dtype": "bfloat16"},
+    {"full": True, "top_layers": 4, "tokens": 1024},
+    {"full": True, "tokens": 512},
+    {"full": True, "top_layers": 12, "tokens": 512, "each": 2},
 )
 PROMPT, RESPONSE, SAMPLES = 40, 64, 4
 MIB = 2**20
@@ -42,7 +45,16 @@ def main() -> int:
 
     ensure_smollm2(say=lambda line: print(line, file=sys.stderr))
     rows = []
-    columns = {"adapted": 8, "micro-batch": 12, "dtype": 9, "recomputed": 11, "estimate": 9, "in use": 9, "resident": 9}
+    columns = {
+        "trained": 8,
+        "layers": 7,
+        "micro-batch": 12,
+        "dtype": 9,
+        "recomputed": 11,
+        "estimate": 9,
+        "in use": 9,
+        "resident": 9,
+    }
     print(" ".join(f"{name:>{width}}" for name, width in columns.items()))
     for case in CASES:
         row = run_case(case, options.threads, {"MALLOC_MMAP_THRESHOLD_": "65536"})
@@ -53,7 +65,8 @@ def main() -> int:
         row["ratio"] = round(row["estimate_mib"] / row["in_use_mib"], 3)
         rows.append(row)
         print(
-            f"{case.get('top_layers', 'all'):>8} {case['tokens']:>12} {case.get('dtype', 'float32'):>9} "
+            f"{'weights' if case.get('full') else 'adapter':>8} {case.get('top_layers', 'all'):>7} "
+            f"{case['tokens']:>12} {case.get('dtype', 'float32'):>9} "
             f"{'yes' if case.get('gradient_checkpointing') else 'no':>11} {row['estimate_mib']:>9.0f} "
             f"{row['in_use_mib']:>9.0f} {row['resident_mib']:>9.0f}   ratio {row['ratio']:.2f}",
             flush=True,
@@ -94,8 +107,8 @@ def measure(case: dict[str, Any], threads: int) -> dict[str, Any]:
             "prompts": ["Hi"],
             "reward_model": "rm@1",
             "rollout": {
-                # Twice the rows of a micro-batch: two minibatches, each of a full one.
-                "prompts_per_step": 2 * (case["tokens"] // (PROMPT + SAMPLES * RESPONSE)),
+                # Two minibatches of full micro-batches: one each, or two, whose second finds the first's gradients.
+                "prompts_per_step": 2 * case.get("each", 1) * (case["tokens"] // (PROMPT + SAMPLES * RESPONSE)),
                 "samples_per_prompt": SAMPLES,
                 "max_new_tokens": RESPONSE,
             },
@@ -104,7 +117,7 @@ def measure(case: dict[str, Any], threads: int) -> dict[str, Any]:
                 "tokens_per_microbatch": case["tokens"],
                 "gradient_checkpointing": case.get("gradient_checkpointing", False),
             },
-            "lora": {"top_layers": case.get("top_layers")},
+            "full" if case.get("full") else "lora": {"top_layers": case.get("top_layers")},
         }
     )
     base = load_language_model(str(folder), dtype=dtype)

@@ -61,7 +61,7 @@ def _estimate_ppo(desk: Desk, config: PpoJobConfig) -> Estimate:
         model=_facts(desk, model),
         model_unknown=None,
         learner=_memory(learner_memory(model.shape, config, load, size)),
-        policy=_memory(policy_memory(model.shape, config.lora, tokens, size)),
+        policy=_memory(policy_memory(model.shape, config.trained, tokens, size)),
         flops={name: config.steps * value for name, value in step.items()},
         time=estimate_time(desk, config, model),
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from rlhf.artifacts.replaced import CONFIG as REPLACED
 from rlhf.contracts.estimate import TimeEstimate
 from rlhf.contracts.jobs import AnyJobConfig, JobKind, PpoJobConfig, RewardModelJobConfig
 from services.trainer.api.served_model import Model
@@ -46,7 +47,7 @@ def estimate_time(desk: Desk, config: PpoJobConfig | RewardModelJobConfig, model
 def _ppo_time(desk: Desk, config: PpoJobConfig, model: Model) -> TimeEstimate:
     for job, folder in _earlier(desk, "ppo"):
         rows = [row for row in read_series(folder) if all(row.get(name) for name in NEEDED)]
-        if not rows or _adapter_model(desk, job) != model.name:
+        if not rows or _trained_model(desk, job) != model.name:
             continue
         earlier = _config_in(folder)
         if not isinstance(earlier, PpoJobConfig):
@@ -107,11 +108,12 @@ def _config_in(folder: Path) -> AnyJobConfig | None:
         return None
 
 
-def _adapter_model(desk: Desk, job: str) -> str | None:
-    """The model that the job's newest adapter is for."""
+def _trained_model(desk: Desk, job: str) -> str | None:
+    """The model that the job's newest version is for, an adapter or replaced weights."""
     version = max(desk.store.versions("adapters", job), default=None)
-    path = desk.store.root / "adapters" / job / str(version) / "adapter_config.json"
-    name = _read_json(path).get("base_model_name_or_path")
+    folder = desk.store.root / "adapters" / job / str(version)
+    told = _read_json(folder / "adapter_config.json") or _read_json(folder / REPLACED)
+    name = told.get("base_model_name_or_path")
     return name if isinstance(name, str) else None
 
 

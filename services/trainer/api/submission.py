@@ -169,7 +169,8 @@ def _too_deep(config: AnyJobConfig, model: Model) -> str | None:
     if isinstance(config, EvaluationJobConfig):
         return None
     if isinstance(config, PpoJobConfig):
-        name, asked = "lora.top_layers", config.lora.top_layers
+        name = "lora.top_layers" if config.full is None else "full.top_layers"
+        asked = config.trained.top_layers
     else:
         name, asked = "trunk_layers", config.trunk_layers
     if asked is None or asked <= layers:

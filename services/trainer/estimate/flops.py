@@ -1,28 +1,30 @@
 """Floating-point operations, two for a multiplication with its addition, by pass.
 
 A token costs 2·W in W weights, and 4·H·h·c in the attention of a layer over c positions. Going back through frozen
-weights costs as much again, since only the input's gradient is computed; adapters cost three times their forward pass.
+weights costs as much again, since only the input's gradient is computed; adapters, and weights that train, cost three
+times their forward pass: 6·W a token.
 """
 
 from __future__ import annotations
 
-from rlhf.contracts.jobs import PpoJobConfig
+from rlhf.contracts.jobs import FullConfig, PpoJobConfig
 from services.trainer.estimate.ppo_load import StepLoad
-from services.trainer.estimate.ppo_memory import adapted_layers, adapter_parameters
 from services.trainer.estimate.shape import ModelShape
+from services.trainer.estimate.trained import trained_layers, trained_parameters
 
 
 def ppo_step_flops(shape: ModelShape, config: PpoJobConfig, load: StepLoad) -> dict[str, float]:
     """One PPO step without the reward model's. Args: shape; config; load."""
-    top = adapted_layers(shape, config.lora)
+    full, top = isinstance(config.trained, FullConfig), trained_layers(shape, config.trained)
     lower = shape.layers - top
     layer = load.learner_tokens * _layer_token(shape, load.row_length)
-    adapters = 2.0 * load.learner_tokens * adapter_parameters(shape, config.lora)
+    adapters = 0.0 if full else 2.0 * load.learner_tokens * trained_parameters(shape, config.trained)
+    weight_gradients = 2.0 * load.learner_tokens * top * shape.layer_weights if full else 0.0
     head = 2.0 * load.response_tokens * shape.vocabulary * shape.width
     passes = 3 if config.update.gradient_checkpointing else 2
     # Going back through attention computes the gradients of queries, keys and values: as much again and once more.
     attention = load.learner_tokens * _attention_token(shape, load.row_length)
-    epoch = top * (passes * layer + attention) + (passes + 1) * adapters + 2 * head
+    epoch = top * (passes * layer + attention) + (passes + 1) * adapters + weight_gradients + 2 * head
     return {
         "sampling": _sampling(shape, load),
         "lower_layers": lower * layer,

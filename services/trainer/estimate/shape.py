@@ -97,8 +97,13 @@ class ModelShape:
         """All of them, a tied head once."""
         embeddings = self.vocabulary * self.width * (1 if self.tied else 2)
         if self.family == "gpt_neo":
-            return embeddings + self.positions * self.width + self.layers * self.layer_parameters + 2 * self.width
-        return embeddings + self.layers * self.layer_parameters + self.width
+            embeddings += self.positions * self.width
+        return embeddings + self.layers * self.layer_parameters + self.final_norm
+
+    @property
+    def final_norm(self) -> int:
+        """Parameters of the norm after the last layer: GPT-Neo's has a bias."""
+        return self.width * (2 if self.family == "gpt_neo" else 1)
 
     @property
     def mask_bytes(self) -> int:

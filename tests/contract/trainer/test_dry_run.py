@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from redis import Redis
 
 from rlhf.artifacts.store import ArtifactStore
+from rlhf.cli_estimate import describe_estimate
 from rlhf.contracts.estimate import Estimate
 from services.trainer.api.app import create_app
 from services.trainer.api.served_model import Model, Unknown, find_model
@@ -66,6 +67,21 @@ def test_a_ppo_job_is_counted_by_its_config(client: TestClient) -> None:
     assert "none of the newest 20 ppo jobs" in told.time.basis
 
 
+def test_a_job_that_trains_weights_is_counted_by_them(client: TestClient) -> None:
+    told = estimate(client, {**PPO, "full": {"top_layers": 4}})
+    # A layer: queries and output 576 × 576, keys and values 576 × 192, three of 576 × 1536, two norms; a final norm.
+    trained = 4 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536 + 2 * 576) + 576
+    assert told.learner is not None
+    assert told.learner.parts["trained_weights"] == 4 * trained
+    # With the value head's 577.
+    assert told.learner.parts["adamw_moments"] == 8 * (trained + 577)
+    assert told.policy is not None
+    assert told.policy.parts["merged_weights"] == 2 * 4 * trained
+    # 14.2 million parameters: 54.0 MiB, and of two versions 108.0.
+    table = [" ".join(line.split()) for line in describe_estimate(told).splitlines()]
+    assert {"54 MiB trained weights", "108 MiB merged weights"} <= set(table)
+
+
 def test_half_precision_halves_the_base_weights(settings: ApiSettings) -> None:
     with TestClient(create_app(settings.model_copy(update={"dtype": "bfloat16"}))) as client:
         told = estimate(client, PPO)
@@ -106,21 +122,23 @@ def test_all_that_a_submission_refuses_is_refused_at_once(client: TestClient, re
         assert response.status_code == 422
         for part in ("rm@7", "objectives.0.model 'rm@8'", "lora.top_layers=31 exceeds the 30 layers of smol"):
             assert part in error_of(response)
+    body = {**PPO, "full": {"top_layers": 31}}
+    assert "full.top_layers=31 exceeds the 30 layers" in error_of(client.post("/jobs", json=body))
     body = {"kind": "reward_model", "pairs": PAIRS, "trunk_layers": 40}
     assert "trunk_layers=40 exceeds" in error_of(client.post("/jobs", json=body))
     assert redis_client.keys("job*") == []
 
 
 def test_hours_follow_the_pace_of_an_earlier_job_on_the_same_model(client: TestClient, store: ArtifactStore) -> None:
-    def earlier(model: str, seconds: float) -> str:
-        job = client.post("/jobs", json=PPO).json()["id"]
+    def earlier(model: str, seconds: float, config: str = "adapter_config.json", **trained: object) -> str:
+        job = client.post("/jobs", json={**PPO, **trained}).json()["id"]
         series = SeriesWriter(store.job_folder(job))
         # 64 samples of 64 tokens: as many as a step's config allows.
         for step in (1, 2):
             row = {"step": step, "rollout_s": seconds, "learn_s": 2 * seconds, "tokens": 4096.0, "samples": 64.0}
             series.write(row)
         text = json.dumps({"base_model_name_or_path": model})
-        store.publish("adapters", job, 2, lambda folder: (folder / "adapter_config.json").write_text(text) and None)
+        store.publish("adapters", job, 2, lambda folder: (folder / config).write_text(text) and None)
         return job
 
     known = earlier("smol", 60.0)
@@ -133,6 +151,11 @@ def test_hours_follow_the_pace_of_an_earlier_job_on_the_same_model(client: TestC
     # Half the prompts: half of both.
     half = estimate(client, {**PPO, "rollout": {"prompts_per_step": 8}}).time.seconds_per_step
     assert half == pytest.approx(90, rel=0.01)
+    # A newer job that trained weights: its versions say the model in another file.
+    newer = earlier("smol", 30.0, "replaced.json", full={})
+    told = estimate(client, {**PPO, "full": {}})
+    assert told.time.basis.startswith(f"{newer} on this model")
+    assert told.time.seconds_per_step == pytest.approx(90)
 
 
 def test_hours_of_a_reward_model_follow_an_earlier_one(client: TestClient, store: ArtifactStore) -> None:

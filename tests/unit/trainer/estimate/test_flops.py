@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlhf.contracts.jobs import LoraConfig, PpoJobConfig
+from rlhf.contracts.jobs import PpoJobConfig
 from services.trainer.estimate.flops import ppo_step_flops
 from services.trainer.estimate.ppo_load import step_load
 from services.trainer.estimate.shape import read_shape
@@ -23,10 +23,11 @@ WEIGHTS = 4 * 16 + 3 * 24
 ADAPTERS = 2 * (4 * 8 + 3 * 10)
 
 
-def flops(**update: object) -> dict[str, float]:
+def flops(full: bool = False, **update: object) -> dict[str, float]:
     rollout = {"prompts_per_step": 2, "samples_per_prompt": 1, "max_new_tokens": 8}
-    lora = LoraConfig(r=1, top_layers=2)
-    config = PpoJobConfig(kind="ppo", prompts=["x"], reward_model="rm@1", rollout=rollout, update=update, lora=lora)
+    trained = {"full": {"top_layers": 2}} if full else {"lora": {"r": 1, "top_layers": 2}}
+    body = {"kind": "ppo", "prompts": ["x"], "reward_model": "rm@1", "rollout": rollout, "update": update, **trained}
+    config = PpoJobConfig.model_validate(body)
     return ppo_step_flops(SHAPE, config, step_load(config, packs=True, lengths=[6]))
 
 
@@ -49,3 +50,13 @@ def test_checkpointing_costs_another_forward_pass_of_the_trained_layers() -> Non
     layer = 28 * (2 * WEIGHTS + 4 * 4 * 14)
     assert again["update"] - plain["update"] == pytest.approx(2 * layer + 2 * 28 * ADAPTERS)
     assert {**again, "update": 0} == {**plain, "update": 0}
+
+
+def test_weights_that_train_cost_three_times_their_forward_pass() -> None:
+    # 28 tokens through two layers: forward 2·W, the inputs' gradient 2·W, the weights' gradient 2·W; attention thrice.
+    told, head = flops(full=True, epochs=3), 2 * 16 * 10 * 4
+    assert told["update"] == 3 * (2 * 28 * (6 * WEIGHTS + 3 * 4 * 4 * 14) + 2 * head)
+    # Old and reference passes go through the same layers, without adapters.
+    assert told["old_and_reference"] == 2 * 2 * 28 * (2 * WEIGHTS + 4 * 4 * 14) + 2 * head
+    again = flops(full=True, epochs=3, gradient_checkpointing=True)
+    assert again["update"] - told["update"] == 3 * 2 * 28 * (2 * WEIGHTS + 4 * 4 * 14)

@@ -1,91 +1,57 @@
-"""Estimated memory against what a real actor holds, and what its forward pass keeps for the backward pass."""
+"""Parts of the estimated memory against what a real actor holds."""
 
 import pytest
-import torch
-from torch import Tensor
 
-from rlhf.contracts.jobs import LoraConfig, PpoJobConfig
+from rlhf.contracts.jobs import PpoJobConfig
 from rlhf.lm import logprobs
-from services.trainer.estimate.ppo_load import MicroBatch, step_load
-from services.trainer.estimate.ppo_memory import LOGPROB_CHUNK, activations, adapter_parameters, learner_memory
+from services.trainer.estimate.ppo_load import step_load
+from services.trainer.estimate.ppo_memory import LOGPROB_CHUNK, learner_memory, policy_memory
 from services.trainer.estimate.shape import read_shape
 from services.trainer.ppo.actor import Actor
-from services.trainer.ppo.collate import collate
-from tests.unit.ppo.stand_in import make_batch, tiny_gpt_neo, tiny_llama
+from tests.unit.ppo.stand_in import tiny_gpt_neo, tiny_llama
+from tests.unit.trainer.estimate.published import LLAMA_2_7B
 
 BASES = {"llama": tiny_llama, "gpt_neo": tiny_gpt_neo}
-PROMPT, RESPONSE, PROMPTS = 7, 9, 2
+WAYS = {"adapter": {"lora": {"r": 3, "top_layers": 2}}, "trained_weights": {"full": {"top_layers": 2}}}
 
 
-class Kept:
-    """Counts the memory that autograd keeps, without parameters and buffers of the model; shared memory once."""
-
-    def __init__(self, actor: Actor) -> None:
-        own = [*actor.parameters(), *actor.buffers()]
-        self._known = {tensor.untyped_storage().data_ptr() for tensor in own}
-        self._seen: dict[int, Tensor] = {}
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        place = tensor.untyped_storage().data_ptr()
-        if place not in self._known:
-            self._seen[place] = tensor
-        return tensor
-
-    @property
-    def bytes(self) -> int:
-        return sum(tensor.untyped_storage().nbytes() for tensor in self._seen.values())
+def ppo(**settings: object) -> PpoJobConfig:
+    return PpoJobConfig.model_validate({"kind": "ppo", "prompts": ["Hi"], "reward_model": "rm@1", **settings})
 
 
-@pytest.mark.parametrize("modules", ["all", "attention"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("family", "samples"), [("llama", 1), ("llama", 3), ("gpt_neo", 2)])
-def test_activations_are_what_the_forward_pass_keeps(
-    family: str, samples: int, dtype: torch.dtype, modules: str
-) -> None:
-    base = BASES[family]()
-    base.model.to(dtype)
-    lora = LoraConfig(r=5, modules=modules, top_layers=2)
-    actor = Actor(base, lora, temperature=1.0, seed=0)
-    responses = [[[2] * RESPONSE] * samples] * PROMPTS
-    rollout = collate([make_batch([[1] * PROMPT] * PROMPTS, responses)], row_tokens=100 if actor.stack.packs else None)
-    features = actor.lower_features(rollout.rows)
-    kept = Kept(actor)
-    with torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
-        actor(rollout.rows, features, rollout.response_ids)
-    shape = read_shape(base.model.config.to_dict())
-    together = samples if actor.stack.packs else 1
-    batch = MicroBatch(len(rollout.rows), PROMPT + together * RESPONSE, PROMPTS * samples * RESPONSE, together > 1)
-    assert batch.tokens == sum(row.length for row in rollout.rows)
-    assert activations(shape, lora, batch, 2, dtype.itemsize, checkpointing=False) == kept.bytes
-
-
+@pytest.mark.parametrize("part", WAYS)
 @pytest.mark.parametrize("family", BASES)
-def test_weights_adapter_and_value_head_are_counted_exactly(family: str) -> None:
+def test_weights_and_what_is_trained_are_counted_exactly(family: str, part: str) -> None:
     base = BASES[family]()
     shape = read_shape(base.model.config.to_dict())
     held = sum(tensor.nbytes for tensor in base.model.parameters())
     held += sum(buffer.nbytes for name, buffer in base.model.named_buffers() if name.endswith("attention.bias"))
-    config = PpoJobConfig(kind="ppo", prompts=["Hi"], reward_model="rm@1", lora=LoraConfig(r=3, top_layers=2))
-    actor = Actor(base, config.lora, temperature=1.0, seed=0)
-    trainable = actor.trainable()
+    config = ppo(**WAYS[part])
+    trainable = Actor(base, config.trained, temperature=1.0, seed=0).trainable()
     head = sum(p.numel() for name, p in trainable.items() if name.startswith("value_head."))
-    adapter = sum(p.numel() for p in trainable.values()) - head
+    trained = sum(p.numel() for p in trainable.values()) - head
     parts = learner_memory(shape, config, step_load(config, packs=shape.packs), 4)
-    assert adapter_parameters(shape, config.lora) == adapter
     assert parts["base_weights"] == held
-    assert (parts["adapter"], parts["value_head"]) == (4 * adapter, 4 * head)
-    assert (parts["gradients"], parts["adamw_moments"]) == (4 * (adapter + head), 8 * (adapter + head))
+    assert (parts[part], parts["value_head"]) == (4 * trained, 4 * head)
+    assert (parts["gradients"], parts["adamw_moments"]) == (4 * (trained + head), 8 * (trained + head))
 
 
-def test_checkpointing_keeps_inputs_and_one_layers_activations() -> None:
-    shape, lora = read_shape(tiny_llama().model.config.to_dict()), LoraConfig(r=5)
-    batch = MicroBatch(rows=2, length=10, responses=12, packed=False)
-    one, two, three = (activations(shape, lora, batch, layers, 4, checkpointing=False) for layers in (1, 2, 3))
-    layer, norm = three - two, 2 * 10 * (4 * 32 + 4)
-    assert two - one == layer
-    # Three inputs of [2, 10, 32] float32, a whole layer, and what comes once.
-    once = one - layer + norm
-    assert activations(shape, lora, batch, 3, 4, checkpointing=True) == 3 * 2 * 10 * 32 * 4 + layer + once
+def test_trained_weights_are_copied_for_half_precision_and_served_in_two_versions() -> None:
+    base = tiny_llama()
+    shape, config = read_shape(base.model.config.to_dict()), ppo(full={"top_layers": 2})
+    # A layer: queries and output 32 × 32, keys and values 32 × 16, three of 32 × 48; two norms of 32, and a final one.
+    layer = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48
+    load = step_load(config, packs=True)
+    assert learner_memory(shape, config, load, 2)["autocast_copies"] == 2 * 2 * layer
+    assert "autocast_copies" not in learner_memory(shape, config, load, 4)
+    assert policy_memory(shape, config.trained, 64, 2)["merged_weights"] == 2 * 2 * (2 * (layer + 64) + 32)
+
+
+def test_the_peak_is_adamws_step_where_that_takes_more_than_a_backward_pass() -> None:
+    shape, config = read_shape(LLAMA_2_7B), ppo(full={}, update={"tokens_per_microbatch": 64})
+    parts = learner_memory(shape, config, step_load(config, packs=True, lengths=[8]), 4)
+    # The roots of the second moments are as large as the gradients.
+    assert parts["activations"] + parts["working"] == parts["gradients"]
 
 
 def test_the_chunk_is_the_learners() -> None:

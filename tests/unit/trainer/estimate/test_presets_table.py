@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from rlhf.cli_ppo import PRESETS, preset_file
 from rlhf.contracts.jobs import PpoJobConfig
@@ -14,28 +15,35 @@ from tests.unit.trainer.estimate.published import GPT_NEO_1_3B, GPT_NEO_125M, LL
 PAGE = Path(__file__).parents[4] / "docs" / "memory.md"
 MODELS = dict(zip(PRESETS, (SMOLLM2_135M, GPT_NEO_125M, GPT_NEO_1_3B, LLAMA_2_7B), strict=True))
 PROMPT = 64
+TRAINED = ("adapter", "trained_weights", "value_head", "gradients", "adamw_moments")
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in PRESETS},
+    "smollm2-135m, full, 4 layers": ("smollm2-135m", {"full": {"top_layers": 4}, "lora": None}),
+    "smollm2-135m, full": ("smollm2-135m", {"full": {}, "lora": None}),
+}
+"""The presets, and what is changed of one."""
 
 
 def table() -> list[str]:
     """Rows of: preset, dtype, base weights, what is trained, activations, learner, learner recomputing, policy."""
     rows = []
-    for name, model in MODELS.items():
-        settings = json.loads(preset_file(name).read_text())
+    for name, (preset, changed) in CASES.items():
+        settings = json.loads(preset_file(preset).read_text()) | changed
         config = PpoJobConfig.model_validate({**settings, "kind": "ppo", "prompts": ["Hi"], "reward_model": "rm@1"})
         again = config.model_copy(update={"update": config.update.model_copy(update={"gradient_checkpointing": True})})
-        shape = read_shape(model)
+        shape = read_shape(MODELS[preset])
         load = step_load(config, packs=shape.packs, lengths=[PROMPT])
         for dtype in ("float32", "bfloat16"):
             size = DTYPE_BYTES[dtype]
             parts = learner_memory(shape, config, load, size)
-            trained = sum(parts[each] for each in ("adapter", "value_head", "gradients", "adamw_moments"))
+            trained = sum(parts[each] for each in TRAINED if each in parts)
             cells = (
                 parts["base_weights"],
                 trained,
                 parts["activations"],
                 sum(parts.values()),
                 sum(learner_memory(shape, again, load, size).values()),
-                sum(policy_memory(shape, config.lora, 16384, size).values()),
+                sum(policy_memory(shape, config.trained, 16384, size).values()),
             )
             figures = " | ".join(f"{cell / 2**30:.2f}" for cell in cells)
             rows.append(f"| `{name}` | {dtype} | {figures} |")
