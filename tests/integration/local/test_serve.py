@@ -70,7 +70,7 @@ def test_serve_survives_nothing_and_leaves_nothing(tiny: Path, tmp_path: Path) -
     with serving(tiny, folder) as process:
         wait_for_endpoints(process, folder)
         services = services_of(process)
-        assert len(services) == 6
+        assert len(services) == 7
         process.kill()
         assert process.wait(30) == -signal.SIGKILL
         assert_gone(services)
