@@ -9,6 +9,7 @@ As a program, which is the part that needs torch: python -m benchmarks.ppo_steps
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, replace
@@ -52,7 +53,12 @@ def check_first_step(work: Work, signals: StopSignals) -> dict[str, Any]:
 def _call(what: str, work: Work, folder: str, signals: StopSignals) -> Any:
     (Path(folder) / "work.json").write_text(json.dumps(asdict(work), default=str))
     command = [sys.executable, "-m", "benchmarks.ppo_steps.check", what, folder]
-    return json.loads(run_tool(command, environment(physical_cores()), signals).splitlines()[-1])
+    try:
+        output = run_tool(command, environment(physical_cores()), signals)
+    except subprocess.CalledProcessError as error:
+        print(error.output, file=sys.stderr)
+        raise
+    return json.loads(output.splitlines()[-1])
 
 
 def main() -> int:
@@ -90,7 +96,8 @@ def learn(work: Work, folder: Path) -> dict[str, float]:
     config = work.job(value_coefficient=0.0, max_grad_norm=1e9)
     job: Any = LocalJob(config, folder / "job")
     learner = PpoLearner(job, load_language_model(str(work.model)))
-    set_peft_model_state_dict(learner.actor.peft_model, load_file(folder / "adapter.safetensors"))
+    trained: Any = learner.actor.trained
+    set_peft_model_state_dict(trained.peft_model, load_file(folder / "adapter.safetensors"))
     metrics = learner.learn([read_batch(json.loads((folder / "trl.json").read_text()))])
     return {"policy_loss": metrics["policy_loss"], "kl": metrics["kl_sequence"]}
 
