@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import pytest
 
-from tests.containers.stack import WITH_MONITORS, Stack, submit, wait_for_job
+from tests.containers.stack import WITH_MONITORS, Stack, ppo_job, submit, wait_for_job
 from tests.tiny_models import save_tiny_llama
 
 StartStack = Callable[[str, Mapping[str, str]], Stack]
@@ -101,3 +101,11 @@ def reward_model(trainer: httpx.Client) -> str:
     job = submit(trainer, REWARD_MODEL)
     wait_for_job(trainer, job)
     return f"{job}@1"
+
+
+@pytest.fixture(scope="session")
+def adapter(trainer: httpx.Client, reward_model: str) -> str:
+    """What two steps of PPO made of the policy."""
+    job = submit(trainer, ppo_job(reward_model, steps=2))
+    wait_for_job(trainer, job)
+    return f"{job}@2"

@@ -56,15 +56,30 @@ def test_trains_a_reward_model_and_scores_with_it(reward: httpx.Client, reward_m
 
 
 def test_trains_the_policy_and_serves_what_it_learned(
-    trainer: httpx.Client, policy: httpx.Client, reward_model: str
+    trainer: httpx.Client, policy: httpx.Client, adapter: str
 ) -> None:
-    job = submit(trainer, ppo_job(reward_model, steps=2))
-    status = wait_for_job(trainer, job)
+    job = adapter.partition("@")[0]
+    status = trainer.get(f"/jobs/{job}").raise_for_status().json()
     assert (status["step"], status["attempts"]) == (2, 1)
     assert [row["step"] for row in trainer.get(f"/jobs/{job}/metrics").json()["rows"]] == [1, 2]
-    body = {"prompts": ["Say sky"], "adapter": f"{job}@2", "sampling": {"max_new_tokens": 6, "seed": 1}}
+    body = {"prompts": ["Say sky"], "adapter": adapter, "sampling": {"max_new_tokens": 6, "seed": 1}}
     answer = policy.post("/generate", json=body).raise_for_status().json()
-    assert (answer["adapter"], answer["policy_version"]) == (f"{job}@2", 2)
+    assert (answer["adapter"], answer["policy_version"]) == (adapter, 2)
+
+
+def test_evaluates_what_it_learned_with_the_packages_of_the_metrics(
+    trainer: httpx.Client, adapter: str, reward_model: str
+) -> None:
+    responses = {
+        "prompts": [{"prompt": f"Say {word}", "references": [f"{word}."]} for word in ("sky", "sea")],
+        "sampling": {"max_new_tokens": 6},
+        "metrics": [{"kind": "rouge", "name": "rouge_l"}],
+    }
+    config = {"kind": "evaluation", "adapter": adapter, "reward_model": reward_model, "responses": responses}
+    job = submit(trainer, config)
+    wait_for_job(trainer, job)
+    report = trainer.get(f"/jobs/{job}/artifacts/evaluation.json").raise_for_status().json()
+    assert set(report["responses"]["win_rate"]) == {"reward", "rouge_l"}
 
 
 def test_a_job_survives_the_death_of_its_learner_and_of_the_policy(

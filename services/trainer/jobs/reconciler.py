@@ -18,7 +18,7 @@ from rlhf.contracts.jobs import JobState
 from services.trainer.jobs.celery_app import JOB_QUEUES, ROLLOUT_QUEUE, queue_length, queue_of, send_learn, waiting
 from services.trainer.jobs.instruments import ACTIVE_JOBS, QUEUE_LENGTH, REDIS_BYTES, REQUEUED
 from services.trainer.jobs.lease import lease_held
-from services.trainer.jobs.store import JobStore
+from services.trainer.jobs.store import LIVE, JobStore
 from services.trainer.settings import ApiSettings
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def reconcile(redis: Redis, jobs: JobStore, app: Celery, settings: ApiSettings) 
     turn = redis.set("lease:reconciler", uuid.uuid4().hex, nx=True, px=max(1, int(settings.reconcile_s * 900)))
     waits = {job for queue in JOB_QUEUES for job in waiting(redis, queue)}
     messages = {queue: queue_length(redis, queue) for queue in JOB_QUEUES}
-    states: Counter[str] = Counter()
+    states: Counter[tuple[str, str]] = Counter()
     requeued: list[str] = []
     unsent: dict[str, list[str]] = {queue: [] for queue in JOB_QUEUES}
     queued: Counter[str] = Counter()
@@ -43,7 +43,7 @@ def reconcile(redis: Redis, jobs: JobStore, app: Celery, settings: ApiSettings) 
         if state is None or changed_at is None:
             jobs.forget(job)
             continue
-        states[state] += 1
+        states[queue_of(kind), state] += 1
         if not turn or lease_held(redis, job):
             continue
         if cancel is not None:
@@ -63,8 +63,9 @@ def reconcile(redis: Redis, jobs: JobStore, app: Celery, settings: ApiSettings) 
             REQUEUED.labels("job").inc()
             send_learn(app, job, queue)
             requeued.append(job)
-    for live in (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED):
-        ACTIVE_JOBS.labels(live.value).set(states[live.value])
+    for queue in JOB_QUEUES:
+        for live in LIVE:
+            ACTIVE_JOBS.labels(queue, live.value).set(states[queue, live.value])
     for queue in (*JOB_QUEUES, ROLLOUT_QUEUE):
         QUEUE_LENGTH.labels(queue).set(queue_length(redis, queue))
     memory = redis.info("memory")

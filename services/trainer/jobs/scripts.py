@@ -18,13 +18,13 @@ return ''
 """
 
 TRANSITION = """
--- KEYS: job, events, active, lease, then the experience keys
+-- KEYS: job, events, lease, active of both queues, then the experience keys
 -- ARGV: id, token ('' for none), states it may come from (',a,b,'), new state, reason ('' for none), now, event,
 --       most events, seconds the record stays, seconds the experience stays, '1' to count a crash,
 --       '1' to pause only while someone wishes it
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return {'missing', ''} end
-if ARGV[2] ~= '' and redis.call('GET', KEYS[4]) ~= ARGV[2] then return {'lease', state} end
+if ARGV[2] ~= '' and redis.call('GET', KEYS[3]) ~= ARGV[2] then return {'lease', state} end
 if not string.find(ARGV[3], ',' .. state .. ',', 1, true) then return {'state', state} end
 local to = ARGV[4]
 -- Who resumed the job meanwhile took the wish to pause it back.
@@ -40,10 +40,11 @@ redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[8], '*', 'event', ARGV[7])
 if to == 'succeeded' or to == 'failed' or to == 'cancelled' then
   redis.call('HSET', KEYS[1], 'finished_at', ARGV[6])
   if to == 'succeeded' then redis.call('HSET', KEYS[1], 'step', redis.call('HGET', KEYS[1], 'total_steps')) end
-  redis.call('SREM', KEYS[3], ARGV[1])
+  redis.call('SREM', KEYS[4], ARGV[1])
+  redis.call('SREM', KEYS[5], ARGV[1])
   redis.call('EXPIRE', KEYS[1], ARGV[9])
   redis.call('EXPIRE', KEYS[2], ARGV[9])
-  for i = 5, #KEYS do redis.call('EXPIRE', KEYS[i], ARGV[10]) end
+  for i = 6, #KEYS do redis.call('EXPIRE', KEYS[i], ARGV[10]) end
 end
 return {'ok', state}
 """

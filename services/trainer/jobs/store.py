@@ -1,7 +1,7 @@
 """Job records in Redis: state, progress, events. Small on purpose; configs and data are files in the job's folder.
 
-Keys: `job:{id}` (hash), `job:{id}:events` (stream), `jobs` (sorted set by creation), `jobs:active` (set of jobs that
-have not ended), `idempotency:{sha256}` (id and digest of the job that a key made).
+Keys: `job:{id}` (hash), `job:{id}:events` (stream), `jobs` (sorted set by creation), `jobs:active:{queue}` (set of the
+queue's jobs that have not ended), `idempotency:{sha256}` (id and digest of the job that a key made).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ from redis import Redis
 from rlhf.contracts.errors import Conflict, NotFound
 from rlhf.contracts.jobs import BestVersion, JobEvent, JobKind, JobState, JobStatus
 from services.trainer.experience.stream import experience_keys
+from services.trainer.jobs.celery_app import JOB_QUEUES, LEARNER_QUEUE, queue_of
 from services.trainer.jobs.lease import LeaseLost, lease_key
 from services.trainer.jobs.record import EventKind, Level, event_json, read_status
 from services.trainer.jobs.scripts import CREATE, TRANSITION
@@ -67,7 +67,7 @@ class JobStore:
         fields |= {"created_at": repr(now), "changed_at": repr(now), "attempts": 0, "crashes": 0, "priority": priority}
         value = json.dumps([job, idempotency.digest]) if idempotency else ""
         event = event_json("state", "info", "queued", f"{kind} job of {total_steps} steps waits for a learner", {})
-        keys = [f"job:{job}", f"job:{job}:events", "jobs", "jobs:active", _idempotency_key(idempotency)]
+        keys = [f"job:{job}", f"job:{job}:events", "jobs", _active_key(queue_of(kind)), _idempotency_key(idempotency)]
         args: list[str | int] = [
             job,
             repr(now),
@@ -116,29 +116,30 @@ class JobStore:
 
     def active(self) -> list[str]:
         """Ids of the jobs that have not ended."""
-        return sorted(raw.decode() for raw in cast(set[bytes], self.redis.smembers("jobs:active")))
+        return self._members(*JOB_QUEUES)
 
-    def queue(self, wanted: Callable[[str], bool] = lambda kind: True) -> list[str]:
-        """Ids of the queued jobs in the order in which workers take them: highest priority first, then oldest.
+    def queue(self, name: str = LEARNER_QUEUE) -> list[str]:
+        """Ids of a queue's waiting jobs in the order in which workers take them: highest priority first, then oldest.
 
         Args:
-            wanted: whether a worker takes a kind of job.
+            name: of the queue, as queue_of gives it.
         """
-        jobs = self.active()
+        jobs = self._members(name)
         with self.redis.pipeline(transaction=False) as pipe:
             for job in jobs:
-                pipe.hmget(f"job:{job}", ["state", "kind", "priority", "created_at"])
+                pipe.hmget(f"job:{job}", ["state", "priority", "created_at"])
             rows = cast(list[list[bytes | None]], pipe.execute())
         queued = [
             (-int(priority or 0), float(created_at or 0), job)
-            for job, (state, kind, priority, created_at) in zip(jobs, rows, strict=True)
-            if state is not None and state.decode() == JobState.QUEUED and kind is not None and wanted(kind.decode())
+            for job, (state, priority, created_at) in zip(jobs, rows, strict=True)
+            if state is not None and state.decode() == JobState.QUEUED
         ]
         return [job for _, _, job in sorted(queued)]
 
     def forget(self, job: str) -> None:
         """Removes a job without a record from the active ones."""
-        self.redis.srem("jobs:active", job)
+        for queue in JOB_QUEUES:
+            self.redis.srem(_active_key(queue), job)
 
     def fields(self, job: str, *names: str) -> tuple[str | None, ...]:
         """Raw fields of the record, None where absent."""
@@ -264,6 +265,10 @@ class JobStore:
         rows = cast(list[tuple[bytes, dict[bytes, bytes]]], self.redis.xrange(f"job:{job}:events", start, "+", limit))
         return [JobEvent(id=row_id.decode(), **json.loads(row[b"event"])) for row_id, row in rows]
 
+    def _members(self, *queues: str) -> list[str]:
+        members = cast(set[bytes], self.redis.sunion([_active_key(queue) for queue in queues]))
+        return sorted(raw.decode() for raw in members)
+
     def _refuse_ended(self, job: str, verb: str) -> JobStatus:
         status = self.status(job)
         if status.state.final:
@@ -283,7 +288,8 @@ class JobStore:
         crashed: bool = False,
         wished: bool = False,
     ) -> bool:
-        keys = [f"job:{job}", f"job:{job}:events", "jobs:active", lease_key(job), *experience_keys(job)]
+        active = [_active_key(queue) for queue in JOB_QUEUES]
+        keys = [f"job:{job}", f"job:{job}:events", lease_key(job), *active, *experience_keys(job)]
         states = "".join(f",{state.value}" for state in came_from) + ","
         event = event_json("state", level, to.value, message, {})
         args = [job, token or "", states, to.value, reason or "", repr(time.time()), event, MAX_EVENTS]
@@ -292,6 +298,11 @@ class JobStore:
         if outcome == b"lease":
             raise LeaseLost(f"job {job}: this worker no longer holds its lease, so it may not make it {to.value}")
         return outcome == b"ok"
+
+
+def _active_key(queue: str) -> str:
+    # A set for each queue, whose size is how many workers of it there is work for: deploy/k8s/components/keda.
+    return f"jobs:active:{queue}"
 
 
 def _idempotency_key(idempotency: Idempotency | None) -> str:

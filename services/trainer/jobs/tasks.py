@@ -30,7 +30,6 @@ from services.trainer.jobs.celery_app import (
     LEARN,
     LEARNER_QUEUE,
     ROLLOUT_QUEUE,
-    queue_of,
     send_learn,
     send_rollouts,
     waiting,
@@ -105,7 +104,7 @@ def register_learner(learner: Learner) -> None:
         if learner.stopping.is_set():
             raise Reject("the worker is stopping", requeue=True)
         # The message's job is one of the queued ones, or was; the records say which of them comes first.
-        for queued in learner.jobs.queue(lambda kind: queue_of(kind) == learner.queue):
+        for queued in learner.jobs.queue(learner.queue):
             if take_job(learner, queued):
                 return
         log.info("no queued job is free, nothing to do", extra={"sent_for": job})

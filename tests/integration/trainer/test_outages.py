@@ -164,7 +164,7 @@ def test_events_are_followed_live(api_process: ApiProcess, start: Start) -> None
     assert data[3]["data"] == {"step": 2, "total": 3, "metrics": {"step_squared": 4.0, "odd": None}}
     metrics = httpx.get(f"{url}/metrics").text
     assert 'rlhf_queue_length{queue="rollouts"} 0.0' in metrics
-    assert 'rlhf_active_jobs{state="running"}' in metrics
+    assert 'rlhf_active_jobs{queue="learner",state="running"}' in metrics
 
 
 def test_the_api_says_when_its_port_is_taken(environment: dict[str, str]) -> None:

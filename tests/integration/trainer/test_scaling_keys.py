@@ -20,8 +20,8 @@ return redis.call('llen', KEYS[1])
 """As KEDA's trigger `redis` does it: the size of a set, the length of anything else."""
 
 
-def asked_of_redis(redis: Redis) -> int:
-    (trigger,) = named(render("cpu"), "ScaledObject", "learner")["spec"]["triggers"]
+def asked_of_redis(redis: Redis, worker: str = "learner") -> int:
+    (trigger,) = named(render("cpu"), "ScaledObject", worker)["spec"]["triggers"]
     return cast(int, redis.eval(READ, 1, trigger["metadata"]["listName"]))
 
 
@@ -45,3 +45,12 @@ def test_a_job_holds_its_learner_from_its_submission_to_its_end(redis_url: str, 
     lease.release()
     assert asked_of_redis(redis_client) == 0
     app.close()
+
+
+def test_an_evaluation_calls_for_an_evaluation_worker_and_for_no_learner(redis_url: str, redis_client: Redis) -> None:
+    jobs = JobStore(redis_client, TrainerSettings(redis_url=SecretStr(redis_url)))
+    jobs.create("eval-1", "evaluation", 3)
+    assert (asked_of_redis(redis_client, "evaluation"), asked_of_redis(redis_client)) == (1, 0)
+    assert jobs.active() == ["eval-1"]
+    jobs.request_cancel("eval-1")
+    assert (asked_of_redis(redis_client, "evaluation"), jobs.active()) == (0, [])

@@ -26,13 +26,14 @@ WORLD = [
     Endpoint("metadata", (("TCP", 443), ("TCP", 80)), namespace="", ip="169.254.169.254"),
     Endpoint("managed-redis", (("TCP", 6380), ("TCP", 443)), namespace="", ip="10.1.2.3"),
 ]
-NAMES = {f"{name} > dns:53" for name in ("trainer-api", "learner", "rollout", "weights")}
+QUEUES = ("trainer-api", "learner", "rollout", "evaluation")
+NAMES = {f"{name} > dns:53" for name in (*QUEUES, "weights")}
 FRONT = {f"client > {name}:8000" for name in ("policy", "reward", "trainer-api")}
-METRICS = {f"prometheus > {name}:8000" for name in ("policy", "reward", "trainer-api", "learner", "rollout")}
-ROLLOUT = {"rollout > policy:8000", "rollout > reward:8000"}
-REDIS = {f"{name} > redis:6379" for name in ("trainer-api", "learner", "rollout", "keda")}
+METRICS = {f"prometheus > {name}:8000" for name in ("policy", "reward", *QUEUES)}
+ASKING = {f"{name} > {asked}:8000" for name in ("rollout", "evaluation") for asked in ("policy", "reward")}
+REDIS = {f"{name} > redis:6379" for name in (*QUEUES, "keda")}
 WEIGHTS = {"weights > internet:443"}
-COMMON = NAMES | FRONT | METRICS | ROLLOUT | WEIGHTS
+COMMON = NAMES | FRONT | METRICS | ASKING | WEIGHTS
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ COMMON = NAMES | FRONT | METRICS | ROLLOUT | WEIGHTS
         ("gpu", COMMON | REDIS),
         ("gpu-box", (COMMON | REDIS) - {"keda > redis:6379"}),
         ("vllm", COMMON | REDIS | {"policy > vllm:8000", "policy > dns:53", "prometheus > vllm:8000"}),
-        ("documented", COMMON | {f"{name} > managed-redis:6380" for name in ("trainer-api", "learner", "rollout")}),
+        ("documented", COMMON | {f"{name} > managed-redis:6380" for name in QUEUES}),
     ],
 )
 def test_these_connections_are_possible_and_no_others(variant: str, flows: set[str]) -> None:

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings
 from rlhf.serving.service import OPEN_PATHS
 from services.policy.settings import PolicySettings
 from services.reward.settings import RewardSettings
-from services.trainer.settings import ApiSettings, LearnerSettings, RolloutSettings
+from services.trainer.settings import ApiSettings, EvaluationSettings, LearnerSettings, RolloutSettings
 from tests.unit.deploy.flows import selects
 from tests.unit.deploy.manifests import (
     ROOT,
@@ -31,6 +31,7 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "trainer-api": ApiSettings,
     "learner": LearnerSettings,
     "rollout": RolloutSettings,
+    "evaluation": EvaluationSettings,
 }
 SECRETS = {"api-key": "api_key", "redis-password": "redis_password", "vllm-key": "vllm_key", "hub-token": "hf_token"}
 """What docs/kubernetes.md creates: secret and key."""
@@ -105,7 +106,7 @@ def test_the_docs_create_every_secret() -> None:
 @every_variant
 def test_volumes_exist_and_are_mounted(variant: str) -> None:
     claims = {claim["metadata"]["name"] for claim in of_kind(render(variant), "PersistentVolumeClaim")}
-    writers = {"store": {"trainer-api", "learner"}, "models": {"weights"}}
+    writers = {"store": {"trainer-api", "learner", "evaluation"}, "models": {"weights"}}
     for one in workloads(variant):
         for volume in one.pod["volumes"]:
             assert "persistentVolumeClaim" not in volume or volume["persistentVolumeClaim"]["claimName"] in claims

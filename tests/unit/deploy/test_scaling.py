@@ -32,8 +32,9 @@ def test_workers_are_scaled_by_the_work_that_redis_holds(variant: str) -> None:
         one["spec"]["scaleTargetRef"]["name"]: [trigger["metadata"]["listName"] for trigger in one["spec"]["triggers"]]
         for one in of_kind(render(variant), "ScaledObject")
     }
-    # That `jobs:active` is the key, and why not the queue: tests/integration/trainer/test_scaling_keys.py.
-    by_work = {"learner": ["jobs:active"], "rollout": [ROLLOUT_QUEUE, "jobs:active"]}
+    # That these sets are the keys, and why not the queues: tests/integration/trainer/test_scaling_keys.py.
+    training, evaluations = "jobs:active:learner", "jobs:active:evaluations"
+    by_work = {"learner": [training], "rollout": [ROLLOUT_QUEUE, training], "evaluation": [evaluations]}
     assert keys == ({} if variant == GPU_BOX else by_work)
 
 
@@ -49,8 +50,8 @@ def test_keda_asks_the_redis_that_the_services_use(variant: str) -> None:
 def test_what_is_scaled_exists_and_leaves_its_number_to_the_scaler(variant: str) -> None:
     scalers = of_kind(render(variant), "HorizontalPodAutoscaler", "ScaledObject")
     targets = [one["spec"]["scaleTargetRef"]["name"] for one in scalers]
-    scaled = {"policy", "reward", "learner", "rollout"}
-    by_hand = {"vllm": {"policy"}, GPU_BOX: {"learner", "rollout"}}
+    scaled = {"policy", "reward", "learner", "rollout", "evaluation"}
+    by_hand = {"vllm": {"policy"}, GPU_BOX: {"learner", "rollout", "evaluation"}}
     assert sorted(targets) == sorted(scaled - by_hand.get(variant, set()))
     for target in targets:
         assert "replicas" not in workload(variant, target).manifest["spec"]
@@ -70,7 +71,7 @@ def test_policy_and_reward_are_scaled_by_measures_that_exist(variant: str) -> No
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_pod_that_stops_has_the_time_that_its_process_takes(variant: str) -> None:
     for one in workloads(variant):
-        if one.name not in ("policy", "reward", "learner", "rollout"):
+        if one.name not in ("policy", "reward", "learner", "rollout", "evaluation"):
             continue
         given = environment(variant, one.main)
         own = float(given.get("RLHF_DRAIN_SECONDS") or given["RLHF_STOP_GRACE_S"])
@@ -104,7 +105,7 @@ def test_gpus_are_asked_for_where_they_are(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_replicas_are_spread_over_nodes(variant: str) -> None:
-    for name in ("policy", "reward", "trainer-api", "learner", "rollout"):
+    for name in ("policy", "reward", "trainer-api", "learner", "rollout", "evaluation"):
         one = workload(variant, name)
         (spread,) = one.pod["topologySpreadConstraints"]
         assert spread["topologyKey"] == "kubernetes.io/hostname"

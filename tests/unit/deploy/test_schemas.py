@@ -48,6 +48,7 @@ def test_keda_takes_its_objects_and_knows_all_their_fields() -> None:
         ("TriggerAuthentication", "redis"),
         ("ScaledObject", "learner"),
         ("ScaledObject", "rollout"),
+        ("ScaledObject", "evaluation"),
     }
     for manifest in kedas:
         jsonschema.validate(manifest, close(KEDA["schemas"][manifest["kind"]]))
