@@ -67,8 +67,8 @@ def compare(request: Request, form: PostedForm, backends: AtBackends) -> Respons
     try:
         asked = ChatRequest.model_validate(body)
     except ValidationError as error:
-        wrong, above = sort_errors(error, {each.name for each in FORM.fields})
-        return _page(request, backends, form, errors=beside | wrong, above=above)
+        settings, above = sort_errors(error, {each.name for each in FORM.fields})
+        return _page(request, backends, form, errors=beside | settings, above=above)
     if beside:
         return _page(request, backends, form, errors=beside)
     models = [form.get(side, "").strip() or BASE for side in SIDES]

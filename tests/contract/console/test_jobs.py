@@ -134,7 +134,7 @@ def test_a_job_from_a_preset(browser: TestClient, trainer: TestClient) -> None:
     assert browser.post("/submit", data=form).headers["location"] == answer.headers["location"]
     other = browser.post("/submit", data=form | {"steps": "8"})
     assert other.status_code == 409
-    assert form["key"] not in other.text
+    assert f'name="key" value="{form["key"]}"' not in other.text, "sent again, it makes another job"
 
 
 def test_what_is_wrong_stands_beside_its_field(browser: TestClient, trainer: TestClient) -> None:
