@@ -68,10 +68,8 @@ def handle_errors(app: FastAPI) -> None:
         status, message = error.status, error.message
         if isinstance(error, Unauthorized):
             # The visitor is signed in: it is the console's own key that a service refused.
-            status, message = (
-                503,
-                f"A service refused the console's key: {message}; set RLHF_SERVICES_API_KEY to its key",
-            )
+            status = 503
+            message = f"A service refused the console's key: {message}; set RLHF_SERVICES_API_KEY to its key"
         title = TITLES.get(status, "Error")
         return page(request, "error.html.j2", status, title=title, message=message, id=request_id.get())
 

@@ -20,7 +20,7 @@ class Field:
     Attributes:
         name: its path in the message, such as `rollout.temperature`.
         kind: of its value.
-        description: of the setting, and its bounds where a browser cannot tell them.
+        description: of the setting, and its bounds where a browser cannot tell them; may be empty.
         minimum, maximum: bounds, inclusive.
         choices: of kind choice.
         optional: left empty it is null, otherwise its default.
@@ -45,6 +45,12 @@ class Field:
     def label(self) -> str:
         """For people."""
         return self.name.rpartition(".")[2].replace("_", " ")
+
+    @property
+    def hint(self) -> str:
+        """Under its input."""
+        default = f"default {self.default}" if self.default else "may be left empty" if self.optional else ""
+        return "; ".join(filter(None, (self.description, default)))
 
     def parse(self, text: str) -> int | float | str:
         """A value as it was written; one that is no number stays text, for the message's own check to refuse."""
@@ -112,6 +118,11 @@ def _field(schema: dict[str, Any], name: str) -> Field:
     kinds = [_resolve(schema, each) | {} for each in place.get("anyOf", [place])]
     kind = next(each for each in kinds if each.get("type") != "null")
     above, below = kind.get("exclusiveMinimum"), kind.get("exclusiveMaximum")
+    if kind.get("type") == "integer":
+        # Of integers a browser can tell every bound.
+        kind |= {} if above is None else {"minimum": above + 1}
+        kind |= {} if below is None else {"maximum": below - 1}
+        above = below = None
     open_bounds = [f"above {above:g}"] if above is not None else []
     open_bounds += [f"below {below:g}"] if below is not None else []
     description = "; ".join([*filter(None, [place.get("description", "")]), *open_bounds])
