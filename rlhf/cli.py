@@ -55,6 +55,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+SERVED = ("policy", "reward", "trainer", "console", "redis")
+"""What `rlhf serve` starts that has a port to choose."""
+
+
 def add_local_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`demo`, `serve` and `weights`."""
     model = "base model: a folder or a Hub id (default: SmolLM2-135M-Instruct, downloaded once)"
@@ -78,7 +82,7 @@ def add_local_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     serve = commands.add_parser("serve", help="start all services on this machine, until Ctrl-C")
     serve.add_argument("--model", help=model)
     serve.add_argument("--out", type=Path, default=Path("runs/serve"), help="folder of the run (default: runs/serve)")
-    for name in ("policy", "reward", "trainer", "redis"):
+    for name in SERVED:
         serve.add_argument(f"--port-{name}", type=int, default=0, metavar="PORT", help="default: a free one")
     serve.add_argument("--fresh", action="store_true", help="forget jobs, adapters and reward models of earlier runs")
     serve.set_defaults(command=run_serve)
@@ -115,9 +119,10 @@ def run_serve(options: argparse.Namespace, signals: StopSignals, console: Consol
     from rlhf.local.stack import StackOptions
     from rlhf.local.weights import ensure_smollm2
 
-    ports = {name: getattr(options, f"port_{name}") for name in ("policy", "reward", "trainer", "redis")}
+    ports = {name: getattr(options, f"port_{name}") for name in SERVED}
     model = options.model or str(ensure_smollm2(say=console.say, signals=signals))
-    choice = StackOptions(options.out, model, ports, api_key=os.environ.get("RLHF_API_KEY"), evaluations=True)
+    key = os.environ.get("RLHF_API_KEY")
+    choice = StackOptions(options.out, model, ports, api_key=key, evaluations=True, console=True)
     serve(choice, signals, console.say, fresh=options.fresh)
 
 

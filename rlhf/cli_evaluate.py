@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlhf.cli_ppo import overridden
 from rlhf.cli_requests import RequestFailed, add_priority, checked
 from rlhf.cli_train import deliver, delivery_options, read_settings
 from rlhf.local.console import Console
 from rlhf.local.signals import StopSignals
+from rlhf.presets import overridden
 
 Found = TypeVar("Found")
 

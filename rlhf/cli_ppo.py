@@ -5,17 +5,13 @@ from __future__ import annotations
 import argparse
 import random
 from pathlib import Path
-from typing import Any
 
 from rlhf.cli_requests import RequestFailed, add_priority, checked
 from rlhf.cli_train import data_options, deliver, delivery_options, read_settings
 from rlhf.contracts.base import Prompt
 from rlhf.local.console import Console
 from rlhf.local.signals import StopSignals
-
-CONFIGS = Path(__file__).parents[1] / "configs"
-PRESETS = ("smollm2-135m", "gpt-neo-125m", "gpt-neo-1.3b", "llama-2-7b")
-"""Models that `configs/ppo-*.json` have settings for."""
+from rlhf.presets import PRESETS, overridden, preset_file
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], where: argparse.ArgumentParser) -> None:
@@ -44,21 +40,6 @@ def run_ppo(options: argparse.Namespace, _: StopSignals, console: Console) -> No
     body |= {"kind": "ppo", "prompts": prompts, "reward_model": options.reward_model}
     config = checked(PpoJobConfig, body)
     deliver(config, options, console)
-
-
-def overridden(preset: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """The preset with the settings in place of its own; of a group such as `lora`, those that are named."""
-    groups = {
-        name: preset[name] | group
-        for name, group in settings.items()
-        if isinstance(group, dict) and isinstance(preset.get(name), dict)
-    }
-    return {**preset, **settings, **groups}
-
-
-def preset_file(model: str) -> Path:
-    """The settings for a model. Args: model, one of PRESETS."""
-    return CONFIGS / f"ppo-{model}.json"
 
 
 def _read(options: argparse.Namespace, console: Console) -> list[Prompt]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlhf.clients.http import ServiceClient
+from rlhf.contracts.openai import ChatCompletion, ChatRequest
 from rlhf.contracts.policy import GenerateRequest, GenerateResponse, LogprobsRequest, LogprobsResponse
 
 
@@ -30,3 +31,12 @@ class PolicyClient(ServiceClient):
             ServiceError: as generate.
         """
         return self.fetch(LogprobsResponse, "POST", "/logprobs", json=request.model_dump(mode="json"))
+
+    def chat(self, request: ChatRequest) -> ChatCompletion:
+        """One answer to a conversation, with its tokens' texts where the request asks for log-probabilities.
+
+        Raises:
+            ServiceError: as generate.
+        """
+        body = request.model_dump(mode="json", exclude_none=True)
+        return self.fetch(ChatCompletion, "POST", "/v1/chat/completions", json=body)

@@ -53,6 +53,7 @@ def line_chart(
     include: Sequence[float] = (),
     floor: float | None = None,
     marks: Sequence[int] = (),
+    steps: str = "PPO step",
 ) -> Markup:
     """Draw one value a PPO step; steps without a value are gaps.
 
@@ -66,6 +67,7 @@ def line_chart(
         include: Values that the y axis covers in any case.
         floor: The y axis ends here: lower values are drawn as hollow dots at this edge (their tooltip tells the value).
         marks: Steps to mark by a dotted vertical line (watchdog events).
+        steps: Label of the x axis.
 
     Returns:
         An `<svg>` element; a paragraph that says so when there is no value at all.
@@ -76,7 +78,7 @@ def line_chart(
     frame, ticks = _frame(values, spread, band, reference, include, floor)
     shown = [value if value is None or floor is None else max(value, floor) for value in values]
     parts = [_band(frame, band)] if band else []
-    parts += [_axes(frame, ticks, unit)]
+    parts += [_axes(frame, ticks, unit, steps)]
     if reference is not None:
         y = frame.y(reference)
         parts.append(_line("reference", LEFT, y, WIDTH - RIGHT, y))
@@ -160,7 +162,7 @@ def _frame(
     return _Frame(len(values), ticks[0], ticks[-1]), ticks
 
 
-def _axes(frame: _Frame, ticks: list[float], unit: str) -> Markup:
+def _axes(frame: _Frame, ticks: list[float], unit: str, steps: str) -> Markup:
     parts = [_text("unit", 4, 12, unit)]
     step = ticks[1] - ticks[0]
     for tick in ticks:
@@ -169,7 +171,7 @@ def _axes(frame: _Frame, ticks: list[float], unit: str) -> Markup:
         parts.append(_text("tick y", LEFT - 6, y + 4, label(tick, step)))
     for at in _step_ticks(frame.steps):
         parts.append(_text("tick", frame.x(at), HEIGHT - BOTTOM + 15, f"{at:,}"))
-    parts.append(_text("tick", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, "PPO step"))
+    parts.append(_text("tick", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, steps))
     return Markup("").join(parts)
 
 

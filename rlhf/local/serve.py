@@ -49,8 +49,10 @@ def serve(options: StackOptions, signals: StopSignals, say: Callable[[str], None
 
 def describe(endpoints: Endpoints, path: object) -> str:
     """What a user needs for a first request."""
+    console = [] if endpoints.console is None else [f"console  {endpoints.console} (log in with the API key)"]
     return "\n".join(
         (
+            *console,
             f"policy   {endpoints.policy}",
             f"reward   {endpoints.reward}",
             f"trainer  {endpoints.trainer}",

@@ -1,4 +1,4 @@
-"""The whole system as local processes: Redis, policy, reward, trainer-api, and one worker of each queue."""
+"""The whole system as local processes: Redis, policy, reward, trainer-api, console, one worker of each queue."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ class StackOptions:
     Attributes:
         folder: of the run: logs/, store/ and redis/ are made in it.
         model: the base model, a folder or a Hub id.
-        ports: policy, reward, trainer and redis; 0 takes a free one.
+        ports: policy, reward, trainer, console and redis; 0 takes a free one.
         api_key: null draws one.
         evaluations: whether a worker for evaluation jobs is among them.
+        console: whether the console is among them.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class StackOptions:
     ports: Mapping[str, int] = field(default_factory=dict)
     api_key: str | None = None
     evaluations: bool = False
+    console: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Endpoints:
     trainer: str
     redis: str
     api_key: str = field(repr=False)
+    console: str | None = None
 
     def write(self, path: Path) -> None:
         """Writes them as JSON that only the owner can read; the file appears whole."""
@@ -82,7 +85,8 @@ class Stack:
         self.supervisor = Supervisor(signals, say)
         self._undo = ExitStack()
         self._workers = ["learner", "rollouts", *(["evaluations"] if options.evaluations else [])]
-        wanted = dict.fromkeys(("policy", "reward", "trainer", "redis", *self._workers), 0)
+        self._servers = ["policy", "reward", "trainer", *(["console"] if options.console else [])]
+        wanted = dict.fromkeys((*self._servers, "redis", *self._workers), 0)
         self._ports = choose_ports({**wanted, **options.ports})
         self._redis = redis.prepare(options.folder / "redis", port=self._ports["redis"])
         self.endpoints = Endpoints(
@@ -91,6 +95,7 @@ class Stack:
             trainer=self._url("trainer"),
             redis=self._redis.url,
             api_key=options.api_key or secrets.token_urlsafe(24),
+            console=self._url("console") if options.console else None,
         )
 
     def __enter__(self) -> Self:
@@ -104,7 +109,7 @@ class Stack:
             self.supervisor.start([self._redis_program()])
             self.supervisor.wait_ready()
             # Together: each spends its start on imports, and none needs another to be ready.
-            self.supervisor.start([self._server("policy"), self._server("reward"), self._server("trainer")])
+            self.supervisor.start([self._server(name) for name in self._servers])
             self.supervisor.start([self._worker(name) for name in self._workers])
             self.supervisor.wait_ready()
             self._undo = undo.pop_all()
@@ -122,10 +127,10 @@ class Stack:
         return Program("redis", self._redis.command, environment, self.logs / "redis.log", self._redis.probe)
 
     def _server(self, name: str) -> Program:
-        module = {"policy": "services.policy", "reward": "services.reward", "trainer": "services.trainer.api"}[name]
+        module = "services.trainer.api" if name == "trainer" else f"services.{name}"
         label = "trainer-api" if name == "trainer" else name
         settings = {"RLHF_HOST": HOST, "RLHF_PORT": str(self._ports[name])}
-        threads = 1 if name == "trainer" else self.threads
+        threads = self.threads if name in ("policy", "reward") else 1
         probe = http_probe(self._url(name, "/ready"))
         return self._program(label, [module], settings, threads, probe)
 
@@ -145,6 +150,7 @@ class Stack:
             "RLHF_REDIS_URL": self.endpoints.redis,
             "RLHF_POLICY_URL": self.endpoints.policy,
             "RLHF_REWARD_URL": self.endpoints.reward,
+            "RLHF_TRAINER_URL": self.endpoints.trainer,
             "PYTHONUNBUFFERED": "1",
         }
         if Path(self.options.model).is_dir():

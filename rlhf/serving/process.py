@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -54,12 +56,7 @@ def run_service(name: str, settings_class: type[Settings], create_app: Callable[
     """
     # Two processes that spin while they wait slow each other down several times; read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        settings = settings_class()
-    except ValidationError as error:
-        for wrong in error.errors(include_input=False, include_url=False):
-            field = "RLHF_" + "_".join(str(part) for part in wrong["loc"]).upper() if wrong["loc"] else "settings"
-            print(f"{name}: {field}: {wrong['msg']}", file=sys.stderr)
+    if (settings := _read(name, settings_class)) is None:
         return 2
     configure_logs(settings.log_level)
     app = create_app(settings)
@@ -84,3 +81,47 @@ def run_service(name: str, settings_class: type[Settings], create_app: Callable[
         logging.shutdown()
         os._exit(code)
     return code
+
+
+class StoppingServer(uvicorn.Server):
+    """Says that it stops at a signal; the process then exits with 0, where uvicorn would die of the signal."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None] = lambda: None) -> None:
+        """Args: config, of uvicorn; on_stop, called at the signal."""
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """See uvicorn.Server; raises no signal again."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.handle_exit)
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stops."""
+        self._on_stop()
+        super().handle_exit(sig, frame)
+
+
+def serve_until_told(name: str, settings_class: type[Settings], create_app: Callable[[Settings], FastAPI]) -> int:
+    """Serves an application that loads no model until SIGTERM or SIGINT. Args, result: as run_service."""
+    if (settings := _read(name, settings_class)) is None:
+        return 2
+    configure_logs(settings.log_level)
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app, host=settings.host, port=settings.port, log_config=None, access_log=False, timeout_graceful_shutdown=5
+    )
+    StoppingServer(config).run()
+    return 0
+
+
+def _read(name: str, settings_class: type[Settings]) -> Settings | None:
+    try:
+        return settings_class()
+    except ValidationError as error:
+        for wrong in error.errors(include_input=False, include_url=False):
+            field = "RLHF_" + "_".join(str(part) for part in wrong["loc"]).upper() if wrong["loc"] else "settings"
+            print(f"{name}: {field}: {wrong['msg']}", file=sys.stderr)
+        return None

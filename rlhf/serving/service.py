@@ -55,6 +55,7 @@ def create_service(
     *,
     lifespan: Lifespan,
     ready: Callable[[FastAPI], Awaitable[str | None]],
+    for_browsers: bool = False,
 ) -> FastAPI:
     """Builds a service.
 
@@ -64,8 +65,10 @@ def create_service(
         routers: the service's own routes.
         lifespan: starts and stops what the service owns; keeps it on `app.state`.
         ready: why the service cannot work yet, or None when it can.
+        for_browsers: people use it, by a login of its own: no key in a header is asked for, and there is no `/docs`.
     """
-    app = FastAPI(title=f"rlhf-services {name}", lifespan=lifespan)
+    documents: dict[str, Any] = {"openapi_url": None} if for_browsers else {}
+    app = FastAPI(title=f"rlhf-services {name}", lifespan=lifespan, **documents)
     app.state.settings = settings
 
     @app.get("/health", include_in_schema=True)
@@ -89,7 +92,7 @@ def create_service(
     for router in routers:
         app.include_router(router)
     _handle_errors(app)
-    app.add_middleware(Gate, service=name, settings=settings)
+    app.add_middleware(Gate, service=name, settings=settings, keyed=not for_browsers)
     return app
 
 
@@ -122,9 +125,10 @@ def create_model_service(
 class Gate:
     """ASGI middleware: gives every request an id, checks key and body size, counts and times it."""
 
-    def __init__(self, app: ASGIApp, service: str, settings: ServiceSettings) -> None:
-        """Args: app, what to guard; service, its name in metrics; settings, key and limits."""
+    def __init__(self, app: ASGIApp, service: str, settings: ServiceSettings, *, keyed: bool = True) -> None:
+        """Args: app, what to guard; service, its name in metrics; settings, key and limits; keyed, asks for the key."""
         self.app, self.service, self.settings = app, service, settings
+        self._key = settings.api_key if keyed else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection."""
@@ -174,7 +178,7 @@ class Gate:
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.settings.max_body_bytes:
             raise self._too_large(length)
-        key = self.settings.api_key
+        key = self._key
         if key is None or path in OPEN_PATHS:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")

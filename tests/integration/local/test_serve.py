@@ -70,7 +70,7 @@ def test_serve_survives_nothing_and_leaves_nothing(tiny: Path, tmp_path: Path) -
     with serving(tiny, folder) as process:
         wait_for_endpoints(process, folder)
         services = services_of(process)
-        assert len(services) == 7
+        assert len(services) == 8  # Redis, four servers, three workers
         process.kill()
         assert process.wait(30) == -signal.SIGKILL
         assert_gone(services)
@@ -83,9 +83,10 @@ def test_serve_survives_nothing_and_leaves_nothing(tiny: Path, tmp_path: Path) -
             assert time.monotonic() < deadline
         endpoints = wait_for_endpoints(process, folder)
         assert stat.S_IMODE((folder / "endpoints.json").stat().st_mode) == 0o600
-        for url in (endpoints.policy, endpoints.reward, endpoints.trainer):
+        for url in (endpoints.policy, endpoints.reward, endpoints.trainer, endpoints.console):
             assert httpx.get(f"{url}/ready").json() == {"status": "ready"}
         assert httpx.get(f"{endpoints.trainer}/jobs").status_code == 401
+        assert "API key" in httpx.get(endpoints.console, follow_redirects=True).text, "its login form"
         key = {"Authorization": f"Bearer {endpoints.api_key}"}
         assert httpx.get(f"{endpoints.trainer}/jobs", headers=key).json() == []
         body = {"prompts": ["Hello"], "sampling": {"max_new_tokens": 3, "seed": 1}}

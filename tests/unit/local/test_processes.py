@@ -56,6 +56,6 @@ def test_endpoints_are_for_the_owner_only_and_read_back(tmp_path: Path) -> None:
     path = tmp_path / "endpoints.json"
     endpoints.write(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(json.loads(path.read_text())) == ["policy", "reward", "trainer", "redis", "api_key"]
+    assert list(json.loads(path.read_text())) == ["policy", "reward", "trainer", "redis", "api_key", "console"]
     assert Endpoints.read(path) == endpoints
     assert "key" not in repr(endpoints).replace("api_key", "")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.cli_ppo import PRESETS, preset_file
 from rlhf.contracts.jobs import PpoJobConfig
 from rlhf.lm.loading import LanguageModel
+from rlhf.presets import PRESETS, preset_file
 from services.trainer.ppo.learner import PpoLearner
 from tests.unit.ppo.stand_in import MemoryJob, sampler, tiny_gpt_neo, tiny_llama
 

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rlhf.cli_ppo import PRESETS, preset_file
 from rlhf.contracts.jobs import PpoJobConfig
+from rlhf.presets import PRESETS, preset_file
 from services.trainer.estimate.ppo_load import step_load
 from services.trainer.estimate.ppo_memory import learner_memory, policy_memory
 from services.trainer.estimate.shape import DTYPE_BYTES, read_shape

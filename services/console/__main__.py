@@ -1,0 +1,12 @@
+"""Serves the console: `python -m services.console`. SIGTERM ends it within seconds, with exit status 0."""
+
+from __future__ import annotations
+
+import sys
+
+from rlhf.serving.process import serve_until_told
+from services.console.app import create_app
+from services.console.settings import ConsoleSettings
+
+if __name__ == "__main__":
+    sys.exit(serve_until_told("console", ConsoleSettings, create_app))

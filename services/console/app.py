@@ -1,0 +1,50 @@
+"""The console as an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+
+from rlhf.evaluation import charts
+from rlhf.serving.service import create_service
+from services.console.backends import Backends, connect
+from services.console.doors import STATIC, Doors
+from services.console.eventlog import EventLogs
+from services.console.pages import handle_errors
+from services.console.routes import jobs, login, playground, submission
+from services.console.sessions import Sessions
+from services.console.settings import ConsoleSettings
+
+
+def create_app(settings: ConsoleSettings, backends: Backends | None = None) -> FastAPI:
+    """Builds the service. Args: settings; backends, clients in place of those that the settings name."""
+    clients = backends or connect(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        clients.close()
+
+    async def ready(app: FastAPI) -> None:
+        # A page that says which service is away is of more use than no page.
+        return None
+
+    routers = [login.router, jobs.router, submission.router, playground.router]
+    app = create_service("console", settings, routers, lifespan=lifespan, ready=ready, for_browsers=True)
+    handle_errors(app)
+    app.state.sessions = Sessions(settings.login_key, settings.session_hours)
+    app.state.backends, app.state.logs = clients, EventLogs(clients.trainer)
+
+    @app.get(f"{STATIC}report.css", response_class=FileResponse)
+    def report_style() -> FileResponse:
+        """The report's own style: its charts are drawn here too."""
+        return FileResponse(Path(charts.__file__).with_name("report.css"))
+
+    app.mount(STATIC, StaticFiles(directory=Path(__file__).with_name("static")), name="static")
+    app.add_middleware(Doors, sessions=app.state.sessions)
+    return app

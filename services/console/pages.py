@@ -1,0 +1,90 @@
+"""Pages: templates that escape everything they are given, and errors as pages."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.exceptions import HTTPException
+
+from rlhf.contracts.errors import InvalidInput, NotFound, ServiceError, Unauthorized
+from rlhf.serving.logs import request_id
+from rlhf.serving.service import OPEN_PATHS, answer_error, describe_validation
+from services.console.sessions import Session
+
+TITLES = {403: "Not allowed", 404: "Not found", 409: "Not possible now", 422: "Not understood", 503: "Out of reach"}
+
+
+def _moment(seconds: float | None) -> str:
+    return "–" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _figure(value: object) -> str:
+    return f"{value:.4g}".replace("-", "−") if isinstance(value, int | float) else "–"
+
+
+_templates = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_templates.filters |= {"moment": _moment, "duration": _duration, "figure": _figure}
+
+
+def page(request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page. Args: request, for its session; name, of the template; status, of the answer; values, it shows."""
+    session: Session | None = request.state.session
+    shared = {
+        "signed_in": session is not None and session.signed_in,
+        "csrf": "" if session is None else request.app.state.sessions.csrf(session),
+        "path": request.url.path,
+        "now": time.time(),
+    }
+    return HTMLResponse(_templates.get_template(name).render(shared | values), status_code=status)
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Errors become pages, in place of the JSON that programs get from the other services."""
+
+    def show(request: Request, error: ServiceError) -> Response:
+        if request.url.path in OPEN_PATHS:
+            return answer_error(error)
+        status, message = error.status, error.message
+        if isinstance(error, Unauthorized):
+            # The visitor is signed in: it is the console's own key that a service refused.
+            status = 503
+            message = f"A service refused the console's key: {message}; set RLHF_SERVICES_API_KEY to its key"
+        title = TITLES.get(status, "Error")
+        return page(request, "error.html.j2", status, title=title, message=message, id=request_id.get())
+
+    @app.exception_handler(ServiceError)
+    async def service_error(request: Request, error: ServiceError) -> Response:
+        return show(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return show(request, InvalidInput(describe_validation(list(error.errors()))))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            return show(request, NotFound(f"there is no page {request.url.path}"))
+        title = TITLES.get(error.status_code, "Error")
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        return page(request, "error.html.j2", error.status_code, title=title, message=message, id=request_id.get())

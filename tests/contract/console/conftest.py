@@ -1,0 +1,153 @@
+"""The console in this process, before the real job API on a real Redis, and tiny fakes of policy and reward."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from redis import Redis
+
+from rlhf.artifacts.store import ArtifactStore
+from rlhf.clients.http import NO_RETRIES
+from rlhf.clients.policy import PolicyClient
+from rlhf.clients.reward import RewardClient
+from rlhf.clients.trainer import TrainerClient
+from services.console.app import create_app
+from services.console.backends import Backends
+from services.console.settings import ConsoleSettings
+from services.trainer.api.app import create_app as create_trainer
+from services.trainer.jobs.store import JobStore
+from services.trainer.settings import ApiSettings
+from tests.integration.conftest import redis_client, redis_server, redis_url
+
+__all__ = ["redis_client", "redis_server", "redis_url"]
+KEY = "the key of people"
+NOWHERE = "http://nowhere"
+
+
+@dataclass
+class Fakes:
+    """What policy and reward answer, and what they were asked."""
+
+    text: str = "Hello there"
+    asked: list[dict] = field(default_factory=list)
+
+    def policy(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        self.asked.append(body)
+        if body["model"] == "gone@1":
+            return httpx.Response(404, json={"error": "adapter gone@1 does not exist", "error_type": "not_found"})
+        tokens = [
+            {"token": word, "bytes": list(word.encode()), "logprob": -0.5} for word in re.findall(r"\s?\S+", self.text)
+        ]
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": self.text},
+            "finish_reason": "stop",
+            "logprobs": {"content": tokens},
+        }
+        usage = {"prompt_tokens": 1, "completion_tokens": len(tokens), "total_tokens": 1 + len(tokens)}
+        envelope = {"id": "x", "created": 0, "model": body["model"], "system_fingerprint": "fake"}
+        return httpx.Response(200, json={**envelope, "choices": [choice], "usage": usage})
+
+    def reward(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            models = {"backbone": "b", "loaded": [], "default": None, "available": ["rm@1"]}
+            return httpx.Response(200, json=models)
+        score = {
+            "reward": 1.5,
+            "objectives": {},
+            "score": 1.5,
+            "uncertainty": 0.25,
+            "members": [1.25, 1.75],
+            "truncated": False,
+        }
+        count = len(json.loads(request.content)["samples"])
+        timings = {"queue_s": 0, "inference_s": 0}
+        return httpx.Response(200, json={"model": "rm@1", "results": [score] * count, "timings": timings})
+
+
+class InProcess(httpx.BaseTransport):
+    """Hands a client's requests to an application in this process."""
+
+    def __init__(self, client: TestClient) -> None:
+        self._client = client
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        headers = dict(request.headers)
+        answer = self._client.request(request.method, str(request.url), content=request.read(), headers=headers)
+        return httpx.Response(answer.status_code, headers={"content-type": "application/json"}, content=answer.content)
+
+
+@pytest.fixture
+def fakes() -> Fakes:
+    return Fakes()
+
+
+@pytest.fixture
+def settings() -> ConsoleSettings:
+    return ConsoleSettings(
+        trainer_url=NOWHERE,
+        policy_url=NOWHERE,
+        reward_url=NOWHERE,
+        api_key=KEY,
+        services_api_key="the key of services",
+    )
+
+
+@pytest.fixture
+def trainer(redis_url: str, tmp_path: Path) -> Iterator[TestClient]:
+    store = ArtifactStore(tmp_path / "store")
+    store.publish("reward_models", "rm", 1, lambda folder: (folder / "config.json").write_text("{}"))
+    api = ApiSettings(redis_url=redis_url, store=store.root, reconcile_s=60, api_key="the key of services")
+    with TestClient(create_trainer(api)) as client:
+        yield client
+
+
+@pytest.fixture
+def jobs(trainer: TestClient, redis_client: Redis) -> JobStore:
+    """The records, as a learner writes them."""
+    return JobStore(redis_client, trainer.app.state.desk.settings)
+
+
+@pytest.fixture
+def app(settings: ConsoleSettings, trainer: TestClient, fakes: Fakes) -> FastAPI:
+    key = settings.key_for_services
+    return create_app(
+        settings,
+        Backends(
+            TrainerClient("http://testserver", key, retries=NO_RETRIES, transport=InProcess(trainer)),
+            PolicyClient(NOWHERE, key, retries=NO_RETRIES, transport=httpx.MockTransport(fakes.policy)),
+            RewardClient(NOWHERE, key, retries=NO_RETRIES, transport=httpx.MockTransport(fakes.reward)),
+        ),
+    )
+
+
+@pytest.fixture
+def visitor(app: FastAPI) -> Iterator[TestClient]:
+    """A browser that has not logged in."""
+    with TestClient(app, follow_redirects=False) as client:
+        yield client
+
+
+def csrf_of(page: httpx.Response) -> str:
+    return re.search(r'name="csrf" value="([^"]+)"', page.text).group(1)
+
+
+def log_in(client: TestClient, key: str = KEY, to: str = "/") -> httpx.Response:
+    form = {"csrf": csrf_of(client.get("/login")), "key": key, "next": to}
+    return client.post("/login", data=form)
+
+
+@pytest.fixture
+def browser(visitor: TestClient) -> TestClient:
+    """A browser that has logged in."""
+    assert log_in(visitor).status_code == 303
+    return visitor
