@@ -66,7 +66,7 @@ class JobStore:
         fields = {"id": job, "kind": kind, "state": JobState.QUEUED.value, "step": 0, "total_steps": total_steps}
         fields |= {"created_at": repr(now), "changed_at": repr(now), "attempts": 0, "crashes": 0, "priority": priority}
         value = json.dumps([job, idempotency.digest]) if idempotency else ""
-        event = event_json("state", "info", "queued", f"{kind} job of {total_steps} steps waits for a learner", {})
+        event = event_json("state", "info", "queued", f"{kind} job of {total_steps} steps waits for a worker", {})
         keys = [f"job:{job}", f"job:{job}:events", "jobs", _active_key(queue_of(kind)), _idempotency_key(idempotency)]
         args: list[str | int] = [
             job,

@@ -12,7 +12,7 @@ from services.trainer.ppo.actor import Actor
 from services.trainer.ppo.collate import Rollout, collate
 from services.trainer.ppo.update import RatioCheckFailed, Targets, UpdateStats, shuffled_minibatches, update_policy
 from tests.unit.ppo.stand_in import make_batch, random_batch, tiny_gpt_neo, tiny_llama
-from tests.unit.trainer.estimate.test_ppo_memory import Kept
+from tests.unit.trainer.estimate.test_activations import Kept
 
 PROMPTS = 6
 
