@@ -108,14 +108,14 @@ def test_containers_are_locked_down(stack: Stack, service: str) -> None:
     assert (host["CapDrop"], host["CapAdd"]) == (["ALL"], None)
     assert "no-new-privileges:true" in host["SecurityOpt"]
     assert min(host["Memory"], host["PidsLimit"]) > 0
-    status = stack.execute(service, "cat", "/proc/self/status").stdout
+    look = "cat /proc/self/status; for f in / /app /usr/bin /venv; do touch $f/x 2>/dev/null && echo written: $f; done"
+    status = stack.execute(service, "sh", "-c", f"{look}; true").stdout
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     uid = "999" if service == "redis" else "10001"
     assert facts["Uid"].split() == [uid] * 4
     assert int(facts["CapEff"], 16) == 0
     assert facts["NoNewPrivs"].strip() == "1"
-    for folder in ("/", "/app", "/usr/bin", "/venv"):
-        assert stack.execute(service, "touch", f"{folder}/written", check=False).returncode != 0
+    assert "written" not in status
     # Published to this machine alone, and Redis not at all.
     published = [b["HostIp"] for bindings in container["NetworkSettings"]["Ports"].values() for b in bindings or []]
     assert published == ["127.0.0.1"] * {"front": 3, "prometheus": 1, "flower": 1}.get(service, 0)
