@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from rlhf.contracts.base import ArtifactRef, Contract, Prompt
 from rlhf.contracts.patterns import Pattern
 from rlhf.contracts.policy import SamplingParams
-from rlhf.contracts.reward import Aggregation, Expression, ObjectiveName, RewardSample
+from rlhf.contracts.reward import Aggregation, Expression, ObjectiveName, RewardSample, WordRange
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
@@ -58,18 +58,10 @@ class PatternMetric(_Metric):
         return self
 
 
-class LengthMetric(_Metric):
+class LengthMetric(_Metric, WordRange):
     """1 for a response of `least` to `most` words; else it falls linearly with the words missing or too many, to 0."""
 
     kind: Literal["length"]
-    least: int = Field(0, ge=0, le=100_000, description="words")
-    most: int = Field(ge=1, le=100_000, description="words")
-
-    @model_validator(mode="after")
-    def _range_holds_a_length(self) -> Self:
-        if self.least > self.most:
-            raise ValueError(f"least={self.least} exceeds most={self.most}; lower least to it or less")
-        return self
 
 
 class PluginMetric(_Metric):

@@ -17,6 +17,19 @@ ObjectiveName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}
 Expression = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
+class WordRange(Contract):
+    """Lengths of a response that are as wanted."""
+
+    least: int = Field(0, ge=0, le=100_000, description="words")
+    most: int = Field(ge=1, le=100_000, description="words")
+
+    @model_validator(mode="after")
+    def _range_holds_a_length(self) -> Self:
+        if self.least > self.most:
+            raise ValueError(f"least={self.least} exceeds most={self.most}; lower least to it or less")
+        return self
+
+
 class Aggregation(Contract):
     """How K standardised member scores become one reward.
 
@@ -61,19 +74,11 @@ class RepetitionObjective(_Weighted):
     ngram: int = Field(4, ge=1, le=64, description="words of an n-gram; a shorter response has none, hence 0")
 
 
-class LengthObjective(_Weighted):
+class LengthObjective(_Weighted, WordRange):
     """0 for a response of `least` to `most` words; else -(words missing or too many) / (the bound passed), from -1."""
 
     kind: Literal["length"]
     name: ObjectiveName = "length"
-    least: int = Field(0, ge=0, le=100_000, description="words")
-    most: int = Field(ge=1, le=100_000, description="words")
-
-    @model_validator(mode="after")
-    def _range_holds_a_length(self) -> Self:
-        if self.least > self.most:
-            raise ValueError(f"least={self.least} exceeds most={self.most}; lower least to it or less")
-        return self
 
 
 class PatternObjective(_Weighted):

@@ -29,7 +29,7 @@ from rlhf.contracts.evaluation import (
     RougeMetric,
 )
 from rlhf.contracts.patterns import Pattern
-from rlhf.evaluation.text_metrics import words
+from rlhf.evaluation.text_metrics import outside_range, words
 
 GROUP = "rlhf.metrics"
 
@@ -124,9 +124,7 @@ def is_json(text: str, required: Sequence[str] = ()) -> bool:
 
 def length_score(count: int, least: int, most: int) -> float:
     """1 from `least` to `most`; else 1 - (missing or too many) / (the bound passed), at least 0. Counts of words."""
-    if count < least:
-        return count / least
-    return max(0.0, 1 - (count - most) / most) if count > most else 1.0
+    return 1 + outside_range(count, least, most)
 
 
 def _exact_match(metric: ExactMatchMetric, exchange: Exchange) -> float:

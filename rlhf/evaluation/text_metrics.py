@@ -25,6 +25,16 @@ def words(text: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(text)]
 
 
+def outside_range(count: int, least: int, most: int) -> float:
+    """How far a count of words is outside [least, most], as a share of the bound that it passes.
+
+    -(least - L) / least below, -min(1, (L - most) / most) above, 0 within: in [-1, 0], and as steep on both sides.
+    """
+    if count < least:
+        return (count - least) / least
+    return max(-1.0, (most - count) / most) if count > most else 0.0
+
+
 def rep_n(text: str, n: int) -> float:
     """Share of a text's word n-grams that repeat an earlier one: 1 - distinct / all.
 

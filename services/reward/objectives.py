@@ -18,7 +18,7 @@ from rlhf.contracts.reward import (
     SampleFailure,
     SampleScore,
 )
-from rlhf.evaluation.text_metrics import rep_n, words
+from rlhf.evaluation.text_metrics import outside_range, rep_n, words
 from services.reward.aggregation import aggregate
 from services.reward.model import MemberScores, Outcome
 
@@ -75,14 +75,8 @@ def repetition(response: str, ngram: int) -> float:
 
 
 def length(response: str, least: int, most: int) -> float:
-    """How far a response of L words is outside [least, most], as a share of the bound that it passes.
-
-    -(least - L) / least below, -min(1, (L - most) / most) above, 0 within: in [-1, 0], and as steep on both sides.
-    """
-    count = len(words(response))
-    if count < least:
-        return (count - least) / least
-    return max(-1.0, (most - count) / most) if count > most else 0.0
+    """How far the response's length is outside [least, most] words; see outside_range."""
+    return outside_range(len(words(response)), least, most)
 
 
 def occurrence(responses: Sequence[str], patterns: Sequence[str], *, ignore_case: bool) -> list[float]:

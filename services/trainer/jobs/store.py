@@ -228,7 +228,7 @@ class JobStore:
         self._refuse_ended(job, "resumed")
         # The flag first: a learner that is about to pause the job finds it gone, and queues the job again.
         self.redis.hdel(f"job:{job}", "pause")
-        moved = self._move(job, (JobState.PAUSED,), JobState.QUEUED, None, "resumed; waits for a learner")
+        moved = self._move(job, (JobState.PAUSED,), JobState.QUEUED, None, "resumed; waits for a worker")
         return self._refuse_ended(job, "resumed"), moved
 
     def wishes(self, job: str) -> Wishes:
