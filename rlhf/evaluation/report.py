@@ -1,28 +1,24 @@
-"""Writes report.json's content as one HTML page that needs no network and runs no script."""
+"""Writes the demo's report.json as one HTML page that needs no network and runs no script."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
-from rlhf.evaluation.charts import interval_bar, share_bar
 from rlhf.evaluation.curves import draw_curves, tabulate_steps
-from rlhf.evaluation.readings import interval, items, missing_keys, number, section, series
-from rlhf.evaluation.text_metrics import repeated_spans
+from rlhf.evaluation.formats import list_facts, mark_repeats, show_duration, show_number, show_share
+from rlhf.evaluation.pages import render_page, write_page
+from rlhf.evaluation.readings import interval, items, missing_keys, number, section
+from rlhf.evaluation.tables import Measure, accuracies, compare, rate, tell_event
 from rlhf.evaluation.verdict import Report, conclude, judge, kl_band, kl_late
 
 SHOWN_PROMPTS = 10
-REPEATED_WORDS = 4  # rep-4's n: what the table counts is what the samples mark
 
 Sample = Mapping[str, Any]
 
 
-# key, name, unit, what is better: 1 more, -1 less, 0 neither (less variety is wrong only when the checks say so)
-_COMPARED = (
+_COMPARED: tuple[Measure, ...] = (
     ("gold_mean", "Gold reward", "rubric score", 1),
     ("proxy_mean", "Learned reward", "ensemble score", 1),
     ("uncertainty_mean", "Ensemble disagreement", "score, std over members", -1),
@@ -46,43 +42,7 @@ def write_report(report: Report, path: Path) -> None:
     Raises:
         OSError: The page cannot be written.
     """
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["figure"] = show_number
-    environment.filters["share"] = show_share
-    page = environment.get_template("report.html.j2").render(_view(report))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".draft")
-    draft.write_text(page, encoding="utf-8")
-    draft.replace(path)
-
-
-def show_number(value: object, digits: int = 3) -> str:
-    """Write a number for a table; a dash for anything that is not a finite number."""
-    known = number(value)
-    if known is None:
-        return "–"
-    if abs(known) >= 10:
-        digits = min(digits, 1)
-    plain = f"{known:,.{digits}f}" if known == 0 or 10**-digits <= abs(known) < 1e6 else f"{known:.{digits}g}"
-    return plain.replace("-", "−")
-
-
-def show_share(value: object) -> str:
-    """Write a share in per cent; a dash for anything that is not a finite number."""
-    known = number(value)
-    return "–" if known is None else f"{known * 100:.1f}%"
-
-
-def mark_repeats(text: str) -> Markup:
-    """Escape a response and wrap the 4-grams that occur in it more than once in `<mark>`."""
-    parts, end = [], 0
-    for start, stop in repeated_spans(text, REPEATED_WORDS):
-        parts += [Markup("{}<mark>{}</mark>").format(text[end:start], text[start:stop])]
-        end = stop
-    return Markup("").join([*parts, text[end:]])
+    write_page(render_page("report.html.j2", _view(report)), path)
 
 
 def _view(report: Report) -> dict[str, Any]:
@@ -93,20 +53,21 @@ def _view(report: Report) -> dict[str, Any]:
         "tiles": _tiles(report),
         "claims": judge(report),
         "missing": missing_keys(report),
-        "reward_model": _reward_model(section(report, "reward_model")),
+        "reward_model": accuracies(section(report, "reward_model")),
         "ppo": {key: number(section(report, "ppo").get(key)) for key in ("steps", "samples", "tokens")},
         "curves": draw_curves(report),
         "steps": tabulate_steps(report),
-        "compared": _compare(section(report, "before"), section(report, "after")),
-        "win": _win_rate(section(report, "win_rate")),
+        "compared": compare(_COMPARED, section(report, "before"), section(report, "after")),
+        "win": rate(section(report, "win_rate"), "gold", "gold_ci95", title="Win rate"),
         "pairs": _pairs(pairs),
         "n_pairs": len(pairs),
-        "repeated_words": REPEATED_WORDS,
-        "warnings": None if report.get("warnings") is None else [_event(each) for each in items(report["warnings"])],
+        "warnings": None
+        if report.get("warnings") is None
+        else [tell_event(each) for each in items(report["warnings"])],
         "durations": _durations(section(report, "durations_s")),
-        "memory": _facts(report.get("peak_memory_mib")),
-        "seeds": _facts(report.get("seeds")),
-        "versions": _facts(report.get("versions")),
+        "memory": list_facts(report.get("peak_memory_mib")),
+        "seeds": list_facts(report.get("seeds")),
+        "versions": list_facts(report.get("versions")),
     }
 
 
@@ -144,50 +105,6 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     ]
 
 
-def _reward_model(part: Mapping[str, Any]) -> dict[str, Any]:
-    baseline = number(part.get("accuracy_length_baseline"))
-    named = [("Ensemble", number(part.get("accuracy_ensemble")))]
-    named += [(f"Member {i}", value) for i, value in enumerate(series(part, "accuracy_members"), start=1)]
-    named += [("Length alone", baseline)]
-    rows = [
-        {
-            "name": name,
-            "value": value,
-            "bar": None if value is None else share_bar(value, title=f"{name}: {value:.1%}", reference=0.5),
-        }
-        for name, value in named
-    ]
-    facts = {key: number(part.get(key)) for key in ("members", "train_pairs", "eval_pairs", "ece")}
-    return {"rows": rows, **facts}
-
-
-def _compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    for key, name, unit, better in _COMPARED:
-        first, last = number(before.get(key)), number(after.get(key))
-        change = None if first is None or last is None else last - first
-        judged = (
-            ""
-            if change is None or better == 0
-            else "same"
-            if change == 0
-            else "better"
-            if change * better > 0
-            else "worse"
-        )
-        rows.append({"name": name, "unit": unit, "first": first, "last": last, "change": change, "judged": judged})
-    return rows
-
-
-def _win_rate(part: Mapping[str, Any]) -> dict[str, Any]:
-    point, ends = number(part.get("gold")), interval(part, "gold_ci95")
-    bar = None
-    if point is not None and ends is not None:
-        title = f"Win rate {point:.1%}, 95% interval {ends[0]:.1%} to {ends[1]:.1%}"
-        bar = interval_bar(point, *ends, title=title)
-    return {"point": point, "ends": ends, "n": number(part.get("n")), "bar": bar}
-
-
 def _paired_samples(report: Report) -> list[tuple[Sample, Sample]]:
     first, last = (items(section(report, side).get("samples")) for side in ("before", "after"))
     both = [(a, b) for a, b in zip(first, last, strict=False) if isinstance(a, Mapping) and isinstance(b, Mapping)]
@@ -221,50 +138,16 @@ def _pairs(both: list[tuple[Sample, Sample]]) -> list[dict[str, Any]]:
 def _side(name: str, sample: Mapping[str, Any]) -> dict[str, Any]:
     text, reason = sample.get("response"), sample.get("finish_reason")
     ending = {"length": "cut off at the length limit", "eos_token": "ended by itself", "stop_sequence": "stop sequence"}
+    gold, proxy, uncertainty = (show_number(sample.get(key), 2) for key in ("gold", "proxy", "uncertainty"))
     return {
-        "name": name,
+        "tone": name.lower(),
+        "heading": f"{name} · gold {gold}",
         "text": mark_repeats(text) if isinstance(text, str) else None,
+        "note": f"learned reward {proxy} ± {uncertainty} · ",
         "ending": ending.get(str(reason), str(reason or "ending not reported")),
         "cut": reason == "length",
-        "scores": {key: number(sample.get(key)) for key in ("gold", "proxy", "uncertainty")},
     }
 
 
-def _event(warning: object) -> dict[str, Any]:
-    """One watchdog event: a plain string, or a mapping whose unknown keys are shown too."""
-    if not isinstance(warning, Mapping):
-        warning = {"message": str(warning)}
-    told = ("name", "step", "message", "value", "threshold", "hint")
-    event = {key: warning.get(key) for key in told}
-    for key in ("value", "threshold"):
-        event[key] = show_number(event[key]) if number(event[key]) is not None else str(event[key] or "–")
-    event["more"] = ", ".join(f"{key}: {value}" for key, value in warning.items() if key not in told)
-    return event
-
-
 def _durations(part: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(str(name), _clock(number(seconds))) for name, seconds in part.items()]
-
-
-def _clock(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min {rest:02} s"
-
-
-def _facts(value: object) -> list[tuple[str, str]]:
-    """Name and text of each entry; a list or a single value gets one row without a name."""
-    if value is None:
-        return []
-    if isinstance(value, Mapping):
-        return [(str(name), _plain(each)) for name, each in value.items()]
-    return [("", _plain(value))]
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(_plain, value))
-    return f"{value:,.0f}" if isinstance(value, float) else str(value)
+    return [(str(name), show_duration(number(seconds))) for name, seconds in part.items()]

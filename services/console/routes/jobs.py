@@ -11,8 +11,8 @@ from fastapi.responses import RedirectResponse
 from rlhf.contracts.base import ARTIFACT_NAME_PATTERN
 from rlhf.contracts.errors import NotFound
 from rlhf.contracts.jobs import JobEvent, JobState, JobStatus
+from rlhf.evaluation.job_curves import draw
 from services.console.backends import AtBackends, Backends
-from services.console.curves import draw
 from services.console.eventlog import EventLogs
 from services.console.forms import PostedForm
 from services.console.pages import page

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from rlhf.evaluation.curves import tabulate_steps
+from rlhf.evaluation.formats import mark_repeats, show_number
 from rlhf.evaluation.readings import missing_keys
-from rlhf.evaluation.report import mark_repeats, show_number, write_report
+from rlhf.evaluation.report import write_report
 from tests.sample_report import WARNINGS, full_report
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
