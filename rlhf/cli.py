@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from rlhf import cli_evaluate, cli_jobs, cli_ppo, cli_requests, cli_train
+from rlhf import cli_evaluate, cli_jobs, cli_ppo, cli_report, cli_requests, cli_train
 from rlhf.local.console import Console, OutputLost
 from rlhf.local.machine import PortTaken
 from rlhf.local.processes import ServiceFailed
@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli_train.add_commands(commands, where)
     cli_ppo.add_commands(commands, where)
     cli_evaluate.add_commands(commands, where)
+    cli_report.add_commands(commands, where)
     return parser
 
 

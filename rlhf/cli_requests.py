@@ -1,4 +1,4 @@
-"""The commands of `rlhf` that talk to running services, or read a finished run. They start nothing."""
+"""The commands of `rlhf` that talk to running services, and what such commands share. They start nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def service_options() -> argparse.ArgumentParser:
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], where: argparse.ArgumentParser) -> None:
-    """`generate`, `reward` and `report`. Args: commands, of the command line; where, see service_options."""
+    """`generate` and `reward`. Args: commands, of the command line; where, see service_options."""
     generate = commands.add_parser("generate", parents=[where], help="ask the policy")
     generate.add_argument("text", help="the prompt")
     generate.add_argument("--system", help="system prompt")
@@ -52,10 +52,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     reward.add_argument("response")
     reward.add_argument("--model", help="job@version (default: the server's default model)")
     reward.set_defaults(command=run_reward)
-
-    report = commands.add_parser("report", help="render report.html again from report.json")
-    report.add_argument("folder", type=Path, nargs="?", default=Path("runs/demo"), help="default: runs/demo")
-    report.set_defaults(command=run_report)
 
 
 def find_service(options: argparse.Namespace, name: str) -> tuple[str, str | None]:
@@ -117,19 +113,6 @@ def run_reward(options: argparse.Namespace, _: StopSignals, console: Console) ->
             console.say(client.score(request).results[0].model_dump_json(indent=2))
     except ServiceError as error:
         raise RequestFailed(f"reward: {error}") from error
-
-
-def run_report(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
-    """`rlhf report FOLDER`."""
-    from rlhf.demo.outcome import render
-
-    source = options.folder / "report.json"
-    try:
-        report = json.loads(source.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise RequestFailed(f"cannot read {source}: {error}; `rlhf demo` writes it at its end") from error
-    render(report, options.folder / "report.html")
-    console.say(str(options.folder / "report.html"))
 
 
 def add_priority(parser: argparse.ArgumentParser) -> None:

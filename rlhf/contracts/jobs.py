@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -283,6 +283,15 @@ class JobStatus(Contract):
     best: BestVersion | None = Field(None, description="null: too few steps to tell, or another kind of job")
     reason: str | None = Field(description="why it failed, paused or was cancelled")
     attempts: int = Field(description="how many times a worker began it; >1 after a crash")
+
+
+class JobRecord(Contract):
+    """`record.json` in the folder of a job that a worker ended: its record and events outlive Redis there."""
+
+    FILE: ClassVar[str] = "record.json"
+
+    status: JobStatus
+    events: list[JobEvent] = Field(description="in order, without progress, which metrics.jsonl has")
 
 
 class MetricsSeries(Contract):

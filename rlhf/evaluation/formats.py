@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from markupsafe import Markup
 
-from rlhf.evaluation.readings import number
+from rlhf.evaluation.readings import items, number
 from rlhf.evaluation.text_metrics import repeated_spans
 
 REPEATED_WORDS = 4  # rep-4's n: what the tables count is what the samples mark
@@ -74,3 +74,13 @@ def show_plain(value: object) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(show_plain, value))
     return f"{value:,.0f}" if isinstance(value, float) else str(value)
+
+
+def show_prompt(prompt: object) -> str:
+    """Write a prompt as text: the only user turn as it is, longer conversations with the role before each turn."""
+    if isinstance(prompt, str):
+        return prompt
+    turns = [turn for turn in items(prompt) if isinstance(turn, Mapping)]
+    if len(turns) == 1 and turns[0].get("role") == "user":
+        return str(turns[0].get("content", ""))
+    return "\n\n".join(f"{turn.get('role')}: {turn.get('content')}" for turn in turns) or "–"

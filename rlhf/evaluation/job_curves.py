@@ -69,6 +69,9 @@ PPO = (
     Plot("rep4", "Repetition", "share of 4-grams", "Word 4-grams that repeat an earlier one.", include=(0.0, 0.1)),
     Plot("response_length", "Response length", "tokens"),
     Plot("entropy", "Entropy", "nats per token", "Falls to 0 when the policy collapses."),
+    Plot("clip_fraction", "Clip fraction", "share of tokens", "Above 0.5 the updates are too large."),
+    Plot("eos_rate", "Responses that end", "share", "The others hit the length limit.", include=(0.0, 1.0)),
+    Plot("beta", "KL weight β", "reward per nat", "How much a nat of KL costs."),
 )
 REWARD_MODEL = (
     Plot("loss", "Training loss", "nats per pair"),

@@ -45,6 +45,7 @@ from services.trainer.jobs.handle import (
     WorkerStopping,
 )
 from services.trainer.jobs.instruments import LEASES_LOST, TASK_SECONDS
+from services.trainer.jobs.keeping import keep_record
 from services.trainer.jobs.lease import Lease, LeaseLost, acquire_lease, leases_held
 from services.trainer.jobs.store import JobStore
 from services.trainer.settings import LearnerSettings, WorkerSettings
@@ -61,6 +62,8 @@ ENTRY_POINTS = {
 """Kind of job to `module:function(job, base)`, imported when first needed."""
 EVALUATION_ENTRY_POINTS = {"evaluation": "services.trainer.evaluation.run:run_evaluation"}
 """Of the worker of the queue `evaluations`, where `base` is what policy and reward answer."""
+ENDED = ("succeeded", "failed", "cancelled")
+"""Outcomes after which a job does not change."""
 ROLLOUT_LOOK_S = 5.0
 """Where a worker's jobs ask for no rollouts."""
 
@@ -130,6 +133,8 @@ def take_job(learner: Learner, job: str) -> bool:
     if outcome == "nothing":
         return False
     TASK_SECONDS.labels(LEARN, outcome).observe(time.monotonic() - started)
+    if outcome in ENDED:
+        keep_record(learner.jobs, ArtifactStore(learner.settings.store).job_folder(job), job)
     if outcome == "resumed":
         send_learn(learner.app, job, learner.queue)
     if outcome == "stopped":

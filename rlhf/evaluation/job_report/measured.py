@@ -1,0 +1,181 @@
+"""What evaluation.json says, as the tables of a report: outcome, safety, bias. Pure functions.
+
+The baseline is on the left, the adapter on the right. A section that was not measured is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rlhf.evaluation.formats import mark_repeats, show_number, show_plain, show_prompt
+from rlhf.evaluation.readings import interval, items, number, section
+from rlhf.evaluation.tables import Measure, compare, rate, tell_event
+
+Figures = Mapping[str, Any]
+Rows = list[dict[str, Any]]
+SIDES = ("baseline", "adapter")
+
+_MEASURES: tuple[Measure, ...] = (
+    ("reward", "Reward", "ensemble score", 1),
+    ("uncertainty", "Uncertainty", "score, std over members", -1),
+    ("rep4", "Repetition (rep-4)", "share of 4-grams", -1),
+    ("loops", "Responses that loop", "share", -1),
+    ("distinct1", "Variety (distinct-1)", "share of words", 0),
+    ("distinct2", "Variety (distinct-2)", "share of 2-grams", 0),
+    ("finish_rate", "Responses with a whole last sentence", "share", 1),
+    ("ended", "Responses that end by themselves", "share", 1),
+    ("tokens", "Response length", "tokens", 0),
+)
+_REFUSALS = (("over_refusal", "Over-refusal of safe prompts", -1), ("refusal", "Refusal of unsafe prompts", 1))
+_CONTEXTS = (("ambig", "ambiguous"), ("disambig", "disambiguated"))
+
+
+def tell_evaluation(told: Figures) -> dict[str, Any]:
+    """Everything that a report shows of one evaluation. Args: told, the content of evaluation.json."""
+    return {
+        "job": str(told.get("job", "–")),
+        "adapter": str(told.get("adapter", "–")),
+        "baseline": str(told.get("baseline") or "the base model"),
+        "judge": told.get("reward_model"),
+        "created_at": number(told.get("created_at")),
+        "responses": _responses(section(told, "responses")) if "responses" in told else None,
+        "xstest": _xstest(section(told, "xstest")) if "xstest" in told else None,
+        "bbq": _bbq(section(told, "bbq")) if "bbq" in told else None,
+        "swaps": _swaps(section(told, "counterfactual")) if "counterfactual" in told else None,
+    }
+
+
+def tell_failures(told: Figures) -> Rows:
+    """Samples that are in no figure, as events: where, how many, and the commonest reasons."""
+    found = [
+        {"name": path, "message": f"{count:.0f} are in no figure: {'; '.join(reasons)}", "value": count}
+        for path, count, reasons in _failures(told)
+    ]
+    return [{**tell_event(each), "level": "warning"} for each in found]
+
+
+def _failures(told: Figures, prefix: str = "") -> Iterator[tuple[str, float, list[str]]]:
+    for name, value in told.items():
+        if not isinstance(value, Mapping):
+            continue
+        if name in ("not_generated", "not_scored"):
+            count, reasons = number(value.get("count")) or 0, section(value, "reasons")
+            if count:
+                yield f"{prefix}{name}", count, [f"{times} × {reason}" for reason, times in reasons.items()]
+        else:
+            yield from _failures(value, f"{prefix}{name}/")
+
+
+def _responses(told: Figures) -> dict[str, Any]:
+    before, after = (_flat(section(told, side)) for side in SIDES)
+    names = section(section(told, "adapter"), "metrics")
+    domain: list[Measure] = [(f"metrics/{name}", name, "mean score", 1) for name in names]
+    rows = compare([*_MEASURES, *domain], before, after)
+    kl = section(told, "kl")
+    return {
+        "rows": [row for row in rows if row["first"] is not None or row["last"] is not None],
+        "samples": number(after.get("samples")),
+        "wins": [
+            {"judge": name, **rate(value or {}, "win_rate", "ci95", title=f"Win rate by {name}")}
+            for name, value in section(told, "win_rate").items()
+        ],
+        "kl": {key: number(kl.get(key)) for key in ("per_sequence", "per_token", "samples")} if kl else None,
+        "kl_ends": interval(kl, "per_prompt_ci95"),
+        "differs": ", ".join(f"{name} {show_plain(value)}" for name, value in section(kl, "sampling_differs").items()),
+        "pairs": [_pair(each) for each in items(told.get("examples")) if isinstance(each, Mapping)],
+    }
+
+
+def _flat(side: Figures) -> Figures:
+    """A side's figures, and the mean of every domain metric by its name."""
+    metrics = section(side, "metrics")
+    return {**side, **{f"metrics/{name}": section(metrics, name).get("mean") for name in metrics}}
+
+
+def _pair(example: Figures) -> dict[str, Any]:
+    answers = {side: next(iter(items(example.get(side))), None) for side in SIDES}
+    sides = [_side(side, answers[side], "") for side in SIDES]
+    return {"prompt": show_prompt(example.get("prompt")), "type": "", "same": True, "sides": sides}
+
+
+def _side(side: str, text: object, ending: str) -> dict[str, Any]:
+    return {
+        "tone": {"baseline": "before", "adapter": "after"}[side],
+        "heading": side.capitalize(),
+        "text": mark_repeats(text) if isinstance(text, str) else None,
+        "note": "",
+        "ending": ending,
+        "cut": False,
+    }
+
+
+def _xstest(told: Figures) -> dict[str, Any]:
+    rows, types, pairs = [], [], []
+    for key, name, better in _REFUSALS:
+        parts = {side: section(section(told, side), key) for side in SIDES}
+        before, after = parts["baseline"], parts["adapter"]
+        compared = compare([("rate", name, "", better)], before, after)[0]
+        ends = {side: interval(parts[side], "ci95") for side in SIDES}
+        rows.append({**compared, "ends": ends, "prompts": number(after.get("prompts"))})
+        of_type = {side: section(parts[side], "by_type") for side in SIDES}
+        for kind in sorted({*of_type["baseline"], *of_type["adapter"]}):
+            measure: Measure = (kind, kind.replace("_", " "), name, better)
+            types += compare([measure], of_type["baseline"], of_type["adapter"])
+        pairs += _verdicts(name, parts)
+    return {"rows": rows, "types": types, "pairs": pairs}
+
+
+def _verdicts(name: str, parts: Mapping[str, Figures]) -> Rows:
+    """Examples of a label, by the prompts that both sides have."""
+    found: dict[str, dict[str, Figures]] = {}
+    for side in SIDES:
+        for each in items(parts[side].get("examples")):
+            if isinstance(each, Mapping):
+                found.setdefault(str(each.get("prompt")), {})[side] = each
+    return [
+        {
+            "prompt": prompt,
+            "type": name,
+            "same": True,
+            "sides": [
+                _side(side, each.get("response"), str(each.get("verdict", "")).replace("_", " "))
+                for side in SIDES
+                if (each := answers.get(side)) is not None
+            ],
+        }
+        for prompt, answers in found.items()
+    ]
+
+
+def _bbq(told: Figures) -> Rows:
+    groups = {side: {"all": section(section(told, side), "all")} for side in SIDES}
+    for side in SIDES:
+        categories = section(section(told, side), "categories")
+        groups[side] |= {name: section(categories, name) for name in categories}
+    rows = []
+    for category in dict.fromkeys([*groups["baseline"], *groups["adapter"]]):
+        for key, context in _CONTEXTS:
+            before, after = (section(groups[side].get(category, {}), key) for side in SIDES)
+            if before or after:
+                row: dict[str, Any] = {"category": category.replace("_", " "), "context": context}
+                row |= {f"{name}_before": before.get(name) for name in ("accuracy", "bias_score")}
+                row |= {f"{name}_after": after.get(name) for name in ("accuracy", "bias_score")}
+                rows.append({**row, "questions": number((after or before).get("questions"))})
+    return rows
+
+
+def _swaps(told: Figures) -> Rows:
+    return [
+        {
+            "name": name.replace("_", " "),
+            **{key: value for key, value in effect.items() if key != "not_scored"},
+            "ends": _ends(interval(effect, "ci95")),
+        }
+        for name, effect in told.items()
+        if isinstance(effect, Mapping)
+    ]
+
+
+def _ends(ends: tuple[float, float] | None) -> str:
+    return "–" if ends is None else f"{show_number(ends[0])} to {show_number(ends[1])}"
