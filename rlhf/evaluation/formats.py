@@ -36,6 +36,12 @@ def show_share(value: object) -> str:
     return "–" if known is None else f"{known * 100:.1f}%".replace("-", "−")
 
 
+def show_points(value: object) -> str:
+    """Write a difference of two shares in percentage points; a dash for anything that is not a finite number."""
+    known = number(value)
+    return "–" if known is None else f"{known * 100:.1f} points".replace("-", "−")
+
+
 def show_duration(seconds: float | None) -> str:
     """Write a time that something took; a dash for None."""
     if seconds is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from rlhf.evaluation.formats import REPEATED_WORDS, show_count, show_duration, show_moment, show_number, show_share
+from rlhf.evaluation.formats import REPEATED_WORDS, show_count, show_number, show_points, show_share
 
 _HERE = Path(__file__).parent
 _templates = Environment(
@@ -18,8 +18,8 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters |= {"figure": show_number, "share": show_share, "count": show_count}
-_templates.filters |= {"moment": show_moment, "duration": show_duration}
+_templates.filters |= {"figure": show_number, "share": show_share, "points": show_points}
+_templates.filters |= {"count": show_count}
 _templates.globals["repeated_words"] = REPEATED_WORDS
 
 

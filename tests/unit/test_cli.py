@@ -73,8 +73,36 @@ def test_the_report_is_rendered_again(tmp_path: Path, capsys: pytest.CaptureFixt
     assert cli.main(["report", str(tmp_path)]) == 0
     assert "<html" in (tmp_path / "report.html").read_text()
     assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
-    assert cli.main(["report", "absent"]) == 1
-    assert "`rlhf demo` writes it" in capsys.readouterr().err
+    assert cli.main(["report"]) == 1
+    assert "cannot read runs/demo/report.json" in capsys.readouterr().err
+
+
+def test_a_report_of_a_job_is_made_from_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "store" / "jobs" / "ppo-1"
+    folder.mkdir(parents=True)
+    config = PpoJobConfig(kind="ppo", prompts=["Name a fruit."], reward_model="rm-1@1")
+    (folder / "config.json").write_text(config.model_dump_json())
+    assert cli.main(["report", "--from", str(folder)]) == 0
+    assert capsys.readouterr().out.strip() == str(folder / "report.html")
+    assert "<title>PPO job ppo-1</title>" in (folder / "report.html").read_text()
+    assert cli.main(["report", "--from", str(folder), "-o", "kept/page.html"]) == 0
+    assert (tmp_path / "kept" / "page.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["ppo-00000000"], "no URL of trainer"),
+        (["--from", "absent"], "there is no folder absent; a job's is STORE/jobs/JOB"),
+        (["--from", "."], "there is no config.json; name the folder or id of a job"),
+        (["ppo-1", "--from", "."], "both ppo-1 and --from . are given"),
+    ],
+)
+def test_a_report_that_cannot_be_made_says_why(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["report", *arguments]) == 1
+    assert told in capsys.readouterr().err
 
 
 def test_a_preset_that_cannot_run_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,7 +33,7 @@ def _flatten(value: Figures, prefix: str = "") -> Iterator[tuple[str, str]]:
         elif isinstance(each, Sequence) and not isinstance(each, str):
             yield path, _list(each)
         else:
-            yield path, "none" if each is None else str(each)
+            yield path, "none" if each is None else str(each).lower() if isinstance(each, bool) else str(each)
 
 
 def _list(value: Sequence[Any]) -> str:

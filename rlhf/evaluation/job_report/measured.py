@@ -27,7 +27,10 @@ _MEASURES: tuple[Measure, ...] = (
     ("ended", "Responses that end by themselves", "share", 1),
     ("tokens", "Response length", "tokens", 0),
 )
-_REFUSALS = (("over_refusal", "Over-refusal of safe prompts", -1), ("refusal", "Refusal of unsafe prompts", 1))
+_REFUSALS = (
+    ("over_refusal", "safe", "Over-refusal of safe prompts", -1),
+    ("refusal", "unsafe", "Refusal of unsafe prompts", 1),
+)
 _CONTEXTS = (("ambig", "ambiguous"), ("disambig", "disambiguated"))
 
 
@@ -49,20 +52,19 @@ def tell_evaluation(told: Figures) -> dict[str, Any]:
 def tell_failures(told: Figures) -> Rows:
     """Samples that are in no figure, as events: where, how many, and the commonest reasons."""
     found = [
-        {"name": path, "message": f"{count:.0f} are in no figure: {'; '.join(reasons)}", "value": count}
-        for path, count, reasons in _failures(told)
+        {"name": path, "message": f"samples in no figure: {'; '.join(reasons)}"} for path, reasons in _failures(told)
     ]
     return [{**tell_event(each), "level": "warning"} for each in found]
 
 
-def _failures(told: Figures, prefix: str = "") -> Iterator[tuple[str, float, list[str]]]:
+def _failures(told: Figures, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
     for name, value in told.items():
         if not isinstance(value, Mapping):
             continue
         if name in ("not_generated", "not_scored"):
-            count, reasons = number(value.get("count")) or 0, section(value, "reasons")
-            if count:
-                yield f"{prefix}{name}", count, [f"{times} × {reason}" for reason, times in reasons.items()]
+            reasons = [f"{times} × {reason}" for reason, times in section(value, "reasons").items()]
+            if count := number(value.get("count")):
+                yield f"{prefix}{name}", [f"{count:.0f}", *reasons]
         else:
             yield from _failures(value, f"{prefix}{name}/")
 
@@ -112,18 +114,24 @@ def _side(side: str, text: object, ending: str) -> dict[str, Any]:
 
 def _xstest(told: Figures) -> dict[str, Any]:
     rows, types, pairs = [], [], []
-    for key, name, better in _REFUSALS:
+    for key, label, name, better in _REFUSALS:
         parts = {side: section(section(told, side), key) for side in SIDES}
         before, after = parts["baseline"], parts["adapter"]
         compared = compare([("rate", name, "", better)], before, after)[0]
         ends = {side: interval(parts[side], "ci95") for side in SIDES}
+        if compared["judged"] and _overlap(ends["baseline"], ends["adapter"]):
+            compared["judged"] = "within intervals"
         rows.append({**compared, "ends": ends, "prompts": number(after.get("prompts"))})
         of_type = {side: section(parts[side], "by_type") for side in SIDES}
         for kind in sorted({*of_type["baseline"], *of_type["adapter"]}):
-            measure: Measure = (kind, kind.replace("_", " "), name, better)
+            measure: Measure = (kind, kind.replace("_", " "), label, better)
             types += compare([measure], of_type["baseline"], of_type["adapter"])
         pairs += _verdicts(name, parts)
     return {"rows": rows, "types": types, "pairs": pairs}
+
+
+def _overlap(first: tuple[float, float] | None, second: tuple[float, float] | None) -> bool:
+    return first is None or second is None or (first[0] <= second[1] and second[0] <= first[1])
 
 
 def _verdicts(name: str, parts: Mapping[str, Figures]) -> Rows:

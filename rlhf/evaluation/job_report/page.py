@@ -37,6 +37,7 @@ def render_job_report(records: JobRecords) -> str:
         "summary": summarise(records),
         "times": list_times(status),
         "notices": _notices(records),
+        "sections": _sections(records),
         "warnings": warnings,
         "events_known": records.events is not None,
         "tiles": make_tiles(records),
@@ -53,6 +54,26 @@ def render_job_report(records: JobRecords) -> str:
         "older_events": older,
     }
     return render_page("job.html.j2", view)
+
+
+def _sections(records: JobRecords) -> list[tuple[str, str]]:
+    """Anchors and names of what the page has, for its list of links."""
+    sections = [("warnings", "Warnings")]
+    if records.kind == "reward_model":
+        sections += [("reward-model", "Quality"), ("curves", "Curves")]
+    if records.kind == "ppo":
+        sections += [("curves", "Curves")]
+    if records.evaluations:
+        newest = records.evaluations[0]
+        sections.append(("outcome-1", "Baseline and adapter"))
+        sections += [("safety-1", "Safety")] if "xstest" in newest else []
+        sections += [("bias-1", "Bias")] if "bbq" in newest or "counterfactual" in newest else []
+    if records.kind == "ppo":
+        sections += [("samples", "Samples")]
+        sections += [] if records.reward_model is None else [("reward-model", "Reward model")]
+    sections.append(("data", "Data card"))
+    sections += [] if records.kind == "evaluation" else [("card", "Model card")]
+    return [*sections, ("settings", "Settings"), ("events", "Events")]
 
 
 def _notices(records: JobRecords) -> list[str]:

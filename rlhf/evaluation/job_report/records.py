@@ -31,7 +31,7 @@ class RecordsUnreadable(RuntimeError):
     """A job's report cannot be made; the message says which file is wrong and how."""
 
 
-class TooLarge(Exception):
+class FileTooLarge(Exception):
     """A file is over MOST_BYTES."""
 
 
@@ -42,7 +42,7 @@ class Shelf(Protocol):
         """A file; None where there is none, or no such job.
 
         Raises:
-            TooLarge: it is.
+            FileTooLarge: it is.
         """
 
     def paths(self, job: str) -> list[str]:
@@ -172,7 +172,7 @@ class _Reader:
     def bytes(self, job: str, path: str) -> bytes | None:
         try:
             return self.shelf.read(job, path)
-        except TooLarge:
+        except FileTooLarge:
             self.left_out.append(f"{path} of {job}")
             return None
 

@@ -53,7 +53,6 @@ def tell_reward_model(records: RewardModelRecords) -> dict[str, Any]:
 def _degenerate(told: Mapping[str, Any]) -> dict[str, Any] | None:
     """AUROC of each signal that tells spoilt responses from preferred ones, over all and by the kind of damage."""
     kinds = list(section(told, "texts"))
-    if not kinds:
-        return None
     rows = [(name, [number(section(told, key).get(kind)) for kind in ("all", *kinds)]) for key, name in _SIGNALS]
-    return {"kinds": ["all", *kinds], "rows": rows}
+    told_of = any(value is not None for _, values in rows for value in values)
+    return {"kinds": ["all", *kinds], "rows": rows} if told_of else None

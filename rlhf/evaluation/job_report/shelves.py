@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rlhf.clients.trainer import TrainerClient
 from rlhf.contracts.errors import NotFound
 from rlhf.contracts.jobs import JobEvent, JobRecord, JobState, JobStatus
-from rlhf.evaluation.job_report.records import EVALUATION, MOST_BYTES, MOST_EVALUATIONS, RecordsUnreadable, TooLarge
+from rlhf.evaluation.job_report.records import EVALUATION, MOST_BYTES, MOST_EVALUATIONS, FileTooLarge, RecordsUnreadable
 
 _PUBLISHED = ("adapters", "reward_models")
 PAGE = 1000
@@ -33,7 +33,7 @@ class FolderShelf:
         if not file.is_file():
             return None
         if file.stat().st_size > MOST_BYTES:
-            raise TooLarge
+            raise FileTooLarge
         return file.read_bytes()
 
     def paths(self, job: str) -> list[str]:
@@ -64,7 +64,8 @@ class FolderShelf:
 
     def _record(self, job: str) -> JobRecord | None:
         if job not in self._records:
-            content = self.read(job, JobRecord.FILE)
+            file = self._jobs / job / JobRecord.FILE
+            content = file.read_bytes() if file.is_file() else None
             try:
                 self._records[job] = None if content is None else JobRecord.model_validate_json(content)
             except ValidationError as error:
@@ -91,7 +92,7 @@ class TrainerShelf:
         if size is None:
             return None
         if size > MOST_BYTES:
-            raise TooLarge
+            raise FileTooLarge
         return self._client.artifact(job, path)
 
     def paths(self, job: str) -> list[str]:

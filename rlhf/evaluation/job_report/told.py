@@ -39,7 +39,7 @@ def _group(group: Sequence[JobEvent]) -> dict[str, Any]:
         # A watchdog's message ends with it.
         told["hint"] = None
     times = f"{len(group)} ×" if len(group) > 1 else None
-    return tell_event(told) | {"step": span(steps) if steps else times, "level": last.level}
+    return tell_event(told) | {"step": span(steps) if steps else times}
 
 
 def choose_samples(events: Sequence[JobEvent]) -> tuple[list[dict[str, Any]], int]:

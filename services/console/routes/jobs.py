@@ -6,12 +6,15 @@ import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from rlhf.contracts.base import ARTIFACT_NAME_PATTERN
-from rlhf.contracts.errors import NotFound
+from rlhf.contracts.errors import Conflict, NotFound
 from rlhf.contracts.jobs import JobEvent, JobState, JobStatus
 from rlhf.evaluation.job_curves import draw
+from rlhf.evaluation.job_report.page import render_job_report
+from rlhf.evaluation.job_report.records import RecordsUnreadable, read_records
+from rlhf.evaluation.job_report.shelves import TrainerShelf
 from services.console.backends import AtBackends, Backends
 from services.console.eventlog import EventLogs
 from services.console.forms import PostedForm
@@ -56,6 +59,18 @@ def show_job(request: Request, job: JobId, backends: AtBackends) -> Response:
 def show_job_again(request: Request, job: JobId, backends: AtBackends) -> Response:
     """What changes of a job's page."""
     return page(request, "job_parts.html.j2", **_view(request, backends, job))
+
+
+@router.get("/jobs/{job}/report")
+def download_report(job: JobId, backends: AtBackends) -> Response:
+    """Everything about a job as one file that needs no console: to keep, to send, to print."""
+    try:
+        page = render_job_report(read_records(TrainerShelf(backends.trainer), job))
+    except RecordsUnreadable as error:
+        raise Conflict(str(error)) from error
+    # As a file: the page has a style of its own, which the console's content policy forbids.
+    headers = {"Content-Disposition": f'attachment; filename="{job}.html"'}
+    return HTMLResponse(page, headers=headers)
 
 
 @router.post("/jobs/{job}/pause")

@@ -75,3 +75,26 @@ def test_ctrl_c_ends_the_watching_and_not_the_job(
         assert watching.wait(30) == 130
     assert '"state": "running"' in jobs("show", job)[1]
     jobs("cancel", job)
+
+
+def test_an_ended_job_is_reported_by_its_stack_and_by_its_folder_alike(
+    jobs: Callable[..., tuple[int, str]],
+    api_process: ApiProcess,
+    start: Start,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    worker = start("learner").ready()
+    _, job = jobs("submit", job_file(tmp_path, "fail", 3))
+    jobs("watch", job)
+    assert worker.stop() == 0, "it has written what it keeps of the job"
+    page = tmp_path / "stack.html"
+    assert cli.main(["report", job, "--url", api_process.url, "-o", str(page)]) == 0
+    assert "ValueError: broken on purpose" in page.read_text()
+    assert "about_to_fail" in page.read_text(), "a warning"
+    folder = next(tmp_path.rglob(f"jobs/{job}"))
+    assert cli.main(["report", "--from", str(folder)]) == 0
+    assert (folder / "report.html").read_text() == page.read_text()
+    capsys.readouterr()
+    assert cli.main(["report", "ppo-00000000", "--url", api_process.url]) == 1
+    assert "job 'ppo-00000000' does not exist" in capsys.readouterr().err

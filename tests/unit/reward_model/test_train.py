@@ -16,11 +16,16 @@ from safetensors.torch import load_file
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.errors import Conflict, InvalidInput
 from rlhf.contracts.jobs import PpoJobConfig, PreferencePair, RewardModelJobConfig
+from rlhf.evaluation.formats import show_number, show_share
+from rlhf.evaluation.job_report.page import render_job_report
+from rlhf.evaluation.job_report.records import read_records
+from rlhf.evaluation.job_report.shelves import FolderShelf
 from rlhf.lm.ensemble_bundle import load_bundle
 from rlhf.lm.exchanges import encode_exchange
 from rlhf.lm.loading import LanguageModel, load_language_model
 from services.trainer.reward_model.fit import TrainingFailed, accumulate_gradients, member_orders
 from services.trainer.reward_model.train import RewardModelTraining, run_reward_model
+from tests.html_page import Page
 from tests.tiny_models import save_tiny_gpt_neo, save_tiny_llama
 
 
@@ -140,6 +145,20 @@ def test_it_says_what_data_it_learned_from(done: FakeJob) -> None:
     assert told["spoilt"] == 0
     assert (roles["evaluation"]["pairs"], roles["evaluation"]["prompts"]) == (30, 30)
     assert roles["train"]["pairs"] + roles["validation"]["pairs"] == 90
+
+
+def test_its_report_says_what_its_files_say(done: FakeJob) -> None:
+    figures = json.loads((done.folder / "metrics.json").read_text())
+    (done.folder / "config.json").write_text(done.config.model_dump_json())
+    page = Page(render_job_report(read_records(FolderShelf(done.folder), done.id)))
+    assert page.row("Ensemble")[0] == show_share(figures["accuracy_ensemble"])
+    assert page.row("Member 3")[0] == show_share(figures["accuracy_members"][2])
+    assert page.row("Length alone")[0] == show_share(figures["accuracy_length_baseline"])
+    assert page.row("expected calibration error") == [show_number(figures["ece"])]
+    assert page.row("least certain quarter")[0] == show_share(figures["accuracy_by_uncertainty_quartile"][-1])
+    assert page.row("pairs submitted") == ["120"]
+    card = (done.store.resolve("reward_models", "rm-1@1") / "README.md").read_text()
+    assert " ".join(card.split()) in " ".join(page.text.split())
 
 
 def test_the_bundle_has_a_model_card(base: LanguageModel, done: FakeJob) -> None:
