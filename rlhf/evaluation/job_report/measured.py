@@ -126,7 +126,7 @@ def _xstest(told: Figures) -> dict[str, Any]:
         for kind in sorted({*of_type["baseline"], *of_type["adapter"]}):
             measure: Measure = (kind, kind.replace("_", " "), label, better)
             types += compare([measure], of_type["baseline"], of_type["adapter"])
-        pairs += _verdicts(name, parts)
+        pairs += _verdicts(f"{label} prompt", parts)
     return {"rows": rows, "types": types, "pairs": pairs}
 
 

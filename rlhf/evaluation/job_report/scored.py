@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rlhf.evaluation.formats import show_number, show_share
+from rlhf.evaluation.formats import show_count, show_number, show_share
 from rlhf.evaluation.job_report.records import RewardModelRecords
 from rlhf.evaluation.readings import interval, number, section, series
 from rlhf.evaluation.tables import accuracies, bars
@@ -33,7 +33,8 @@ def tell_reward_model(records: RewardModelRecords) -> dict[str, Any]:
             ("layers used", str(shape.get("trunk_layers", "–"))),
             ("of them adapted by each member", str(shape.get("member_layers", "–"))),
             ("rank", str(shape.get("lora_r", "–"))),
-            ("epochs", f"{figures.get('epochs', '–')}, best {figures.get('best_epoch', '–')}"),
+            ("epochs", show_count(figures.get("epochs"))),
+            ("the best, which was kept", show_count(figures.get("best_epoch"))),
         ],
         "calibration": [
             ("expected calibration error", show_number(figures.get("ece"))),
