@@ -10,6 +10,10 @@ from rlhf.contracts.base import ArtifactRef, Contract, Prompt
 
 FinishReason = Literal["eos_token", "stop_sequence", "length"]
 
+READERS_NGRAM = 3
+"""`no_repeat_ngram_size` for responses that people read: of the settings measured, the one that ends loops at the least cost
+in likelihood (docs/decisions/0027). Not the default of a request: training and measuring want the model's own choices."""
+
 
 class SamplingParams(Contract):
     """How responses are sampled. The defaults sample the plain policy; a server may cap the limits."""

@@ -1,16 +1,19 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rlhf import cli
 from rlhf.cli_requests import RequestFailed, find_service
 from rlhf.cli_train import PRESETS, preset_file
+from rlhf.clients.policy import PolicyClient
 from rlhf.clients.reward import RewardClient
 from rlhf.clients.trainer import TrainerClient
 from rlhf.contracts.estimate import Estimate, MemoryEstimate, ModelFacts, TimeEstimate, WorkEstimate
 from rlhf.contracts.evaluation import EvaluationJobConfig
 from rlhf.contracts.jobs import PpoJobConfig, RewardModelJobConfig
+from rlhf.contracts.policy import GenerateRequest, GenerateResponse
 from rlhf.contracts.reward import RewardRequest, RewardResponse, RewardTimings, SampleScore
 
 
@@ -59,6 +62,20 @@ def test_a_request_out_of_bounds_is_refused_before_it_is_sent(
     write_endpoints(tmp_path)
     assert cli.main(["generate", "Hi", "--temperature", "-1"]) == 1
     assert "sampling.temperature: Input should be greater than or equal to 0 (got -1.0)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "size"), [([], 3), (["--no-repeat-ngram-size", "0"], 0)])
+def test_people_read_no_loops_unless_they_ask(
+    options: list[str], size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def generate(_: PolicyClient, request: GenerateRequest) -> GenerateResponse:
+        said = SimpleNamespace(text=str(request.sampling.no_repeat_ngram_size))
+        return GenerateResponse.model_construct(results=[said])
+
+    write_endpoints(tmp_path)
+    monkeypatch.setattr(PolicyClient, "generate", generate)
+    assert cli.main(["generate", "Hi", *options]) == 0
+    assert capsys.readouterr().out.strip() == str(size)
 
 
 def test_a_job_file_that_is_not_json_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
