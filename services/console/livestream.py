@@ -43,16 +43,21 @@ async def compare(backends: Backends, question: Question) -> AsyncGenerator[str,
     yield _event(answers=fragment("answers.html.j2", answers=answers, seed=question.request.seed))
     news: asyncio.Queue[str | None] = asyncio.Queue()
     writers = [asyncio.create_task(_write(backends, question, answers, side, news)) for side in range(len(answers))]
-    complete = asyncio.gather(*writers)
-    complete.add_done_callback(lambda _: news.put_nowait(None))
+    running = len(writers)
     try:
-        while (event := await news.get()) is not None:
-            yield event
-        await complete
+        while running:
+            event = await news.get()
+            if event is None:
+                running -= 1
+            else:
+                yield event
     finally:
         # Waited for, so that the policy is let go before the answer to the browser ends.
-        complete.cancel()
+        for writer in writers:
+            writer.cancel()
         await asyncio.gather(*writers, return_exceptions=True)
+    for writer in writers:
+        writer.result()  # Raises what is no ServiceError: a bug, which must not look like an end.
     if question.reward_model:
         await run_in_threadpool(score, backends, question, answers)
         for side in range(len(answers)):
@@ -64,9 +69,13 @@ async def compare(backends: Backends, question: Question) -> AsyncGenerator[str,
 async def _write(
     backends: Backends, question: Question, answers: list[Answer], side: int, news: asyncio.Queue[str | None]
 ) -> None:
-    async for text in follow(backends, question, answers[side]):
-        news.put_nowait(_event(side=side, text=text))
-    news.put_nowait(_card(answers, side))
+    """Puts a side's events into the queue, then None, whatever happens."""
+    try:
+        async for text in follow(backends, question, answers[side]):
+            news.put_nowait(_event(side=side, text=text))
+        news.put_nowait(_card(answers, side))
+    finally:
+        news.put_nowait(None)
 
 
 def _card(answers: list[Answer], side: int) -> str:

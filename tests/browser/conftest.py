@@ -61,9 +61,6 @@ def site(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
             reward_model = f"{finish(trainer, REWARD_MODEL)}@1"
             job = finish(trainer, PPO | {"reward_model": reward_model})
         yield Site(endpoints.console, endpoints.api_key, reward_model, job, f"{job}@{PPO['steps']}")
-        # Asked to end, so that the services leave nothing behind; the block kills what does not.
-        process.terminate()
-        process.wait(60)
 
 
 def finish(trainer: TrainerClient, config: dict[str, Any]) -> str:
