@@ -21,6 +21,8 @@ from tests.browser.visits import Site, Visits, log_in
 from tests.local_stack import serving, wait_for_endpoints
 from tests.tiny_models import save_tiny_llama
 
+CHROMIUM = shutil.which("chromium")
+"""Debian's. Playwright's own download is never used."""
 PATIENCE_MS = 60_000
 """For what a page is to show, on a machine that has other work."""
 WORDS = ("sky", "sea", "sun", "ice", "oak", "owl", "fox", "bee")
@@ -43,17 +45,15 @@ PPO = {
 }
 
 
-@pytest.fixture(scope="package")
-def chromium() -> str:
-    """The browser's path. Playwright's own download is never used."""
-    found = shutil.which("chromium")
-    if found is None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Skips without a browser. Not in a fixture: from here pytest tells it in one line for all tests."""
+    if CHROMIUM is None:
         pytest.skip("no Chromium on the PATH; on Debian: apt-get install chromium (`make test` does so as root)")
-    return found
 
 
 @pytest.fixture(scope="package")
-def site(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("stack")
     with serving(save_tiny_llama(folder / "tiny-llama"), folder / "serve") as process:
         endpoints = wait_for_endpoints(process, folder / "serve")
@@ -76,9 +76,9 @@ def finish(trainer: TrainerClient, config: dict[str, Any]) -> str:
 
 
 @pytest.fixture(scope="package")
-def browser(chromium: str) -> Iterator[Browser]:
+def browser() -> Iterator[Browser]:
     expect.set_options(timeout=PATIENCE_MS)
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=chromium) as browser:
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=CHROMIUM) as browser:
         yield browser
 
 
