@@ -11,8 +11,8 @@ from rlhf.contracts.base import ArtifactRef, Contract, Prompt
 FinishReason = Literal["eos_token", "stop_sequence", "length"]
 
 READERS_NGRAM = 3
-"""`no_repeat_ngram_size` for responses that people read: of the settings measured, the one that ends loops at the least cost
-in likelihood (docs/decisions/0027). Not the default of a request: training and measuring want the model's own choices."""
+"""`no_repeat_ngram_size` for responses that people read: of the settings measured, the one that ends loops at the least
+cost in likelihood (docs/decisions/0027). Not the default of a request: training and measuring want the model's own."""
 
 
 class SamplingParams(Contract):
