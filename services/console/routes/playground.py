@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from rlhf.contracts.base import ARTIFACT_REF_PATTERN
 from rlhf.contracts.errors import InvalidInput
 from rlhf.contracts.openai import ChatRequest
+from rlhf.contracts.policy import READERS_NGRAM
 from services.console import livestream
 from services.console.answers import Answer, Question, ask, score
 from services.console.backends import AtBackends, Backends
@@ -27,7 +28,7 @@ FORM = SchemaForm(
     ChatRequest,
     {"Sampling": ("max_tokens", "temperature", "top_p", "repetition_penalty", "no_repeat_ngram_size", "seed")},
 )
-START = {"max_tokens": 64, "temperature": 0.7}
+START = {"max_tokens": 64, "temperature": 0.7, "no_repeat_ngram_size": READERS_NGRAM}
 """What the form begins with, where it is not the server's default."""
 SIDES = ("left", "right")
 REFERENCES = (*SIDES, "reward_model")
