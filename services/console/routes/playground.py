@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
-from rlhf.contracts.base import ARTIFACT_REF_PATTERN
+from rlhf.contracts.base import ADAPTER_REF_PATTERN, ARTIFACT_REF_PATTERN
 from rlhf.contracts.errors import ServiceError
 from rlhf.contracts.openai import ChatRequest
 from rlhf.contracts.reward import RewardRequest, RewardSample, SampleFailure, SampleScore
@@ -58,7 +58,7 @@ def show_playground(request: Request, backends: AtBackends) -> Response:
 def compare(request: Request, form: PostedForm, backends: AtBackends) -> Response:
     """Both answers, beside the form that asked for them."""
     prompt = form.get("prompt", "").strip()
-    beside = {name: wrong for name in REFERENCES if (wrong := _ill_reference(form.get(name, "").strip()))}
+    beside = {name: wrong for name in REFERENCES if (wrong := _ill_reference(name, form.get(name, "").strip()))}
     if not prompt:
         beside["prompt"] = "write a prompt"
     body = FORM.read(form, {"messages": [{"role": "user", "content": prompt}], "logprobs": True})
@@ -79,8 +79,8 @@ def compare(request: Request, form: PostedForm, backends: AtBackends) -> Respons
     return _page(request, backends, form, answers=answers, seed=asked.seed)
 
 
-def _ill_reference(text: str) -> str | None:
-    if not text or re.fullmatch(ARTIFACT_REF_PATTERN, text):
+def _ill_reference(name: str, text: str) -> str | None:
+    if not text or re.fullmatch(ADAPTER_REF_PATTERN if name in SIDES else ARTIFACT_REF_PATTERN, text):
         return None
     return f"{text!r} is no reference; write job@version, such as ppo-1a2b3c4d@20, or leave it empty"
 
