@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
-from rlhf.contracts.base import ARTIFACT_REF_PATTERN
+from rlhf.contracts.base import ADAPTER_REF_PATTERN, ARTIFACT_REF_PATTERN
 from rlhf.contracts.errors import InvalidInput
 from rlhf.contracts.openai import ChatRequest
 from rlhf.contracts.policy import READERS_NGRAM
@@ -77,7 +77,7 @@ async def stream(form: PostedForm, backends: AtBackends) -> Response:
 
 def _read(form: dict[str, str]) -> Question | Problems:
     prompt = form.get("prompt", "").strip()
-    beside = {name: wrong for name in REFERENCES if (wrong := _ill_reference(form.get(name, "").strip()))}
+    beside = {name: wrong for name in REFERENCES if (wrong := _ill_reference(name, form.get(name, "").strip()))}
     if not prompt:
         beside["prompt"] = "write a prompt"
     body = FORM.read(form, {"messages": [{"role": "user", "content": prompt}], "logprobs": True})
@@ -94,8 +94,8 @@ def _read(form: dict[str, str]) -> Question | Problems:
     return Question(prompt, request, (left, right), form.get("reward_model", "").strip())
 
 
-def _ill_reference(text: str) -> str | None:
-    if not text or re.fullmatch(ARTIFACT_REF_PATTERN, text):
+def _ill_reference(name: str, text: str) -> str | None:
+    if not text or re.fullmatch(ADAPTER_REF_PATTERN if name in SIDES else ARTIFACT_REF_PATTERN, text):
         return None
     return f"{text!r} is no reference; write job@version, such as ppo-1a2b3c4d@20, or leave it empty"
 
