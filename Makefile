@@ -10,7 +10,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-compose serve test check lint lock sbom test-containers test-vllm clean
+.PHONY: help demo demo-compose serve test check lint chromium lock sbom test-containers test-vllm clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -37,7 +37,7 @@ demo-compose:
 serve: $(VENV)/.installed-demo
 	@exec $(BIN)/rlhf serve $(ARGS)
 
-test: lint
+test: lint chromium
 	$(BIN)/pytest $(ARGS)
 
 check: lint
@@ -49,6 +49,14 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/typos
+
+# Debian's, for tests/browser. Where it cannot be had they are skipped, with a line that says how to install it.
+chromium:
+	@if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  echo "Installing Debian's packages of Chromium (once)"; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
+	    -o DPkg::Lock::Timeout=120 chromium fonts-dejavu-core; } >/dev/null || echo "Chromium could not be installed" >&2; \
+	fi
 
 test-containers: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/containers $(ARGS)

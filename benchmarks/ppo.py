@@ -1,10 +1,10 @@
 """`make bench-ppo`: a PPO step of ours beside one of TRL's PPOTrainer, and the same first step's losses on both.
 
 Both train SmolLM2-135M with LoRA in float32 on the demo's prompts: the same number of samples, one a prompt, each of
-exactly the same number of tokens (the model's EOS is replaced by a token that it never samples), the same epochs and
-minibatches, rank and adapted layers, scored by the same sequence classifier of the same size. One side at a time has
-all cores; rounds alternate their order. Ours runs through the real services, checkpoint and published adapter
-included; TRL runs in one process and writes nothing.
+exactly the same number of tokens (the model's EOS is replaced by a token that it never samples), the same epochs,
+minibatches and samples a pass, rank and adapted layers, scored by the same sequence classifier of the same size. One
+side at a time has all cores; rounds alternate their order. Ours runs through the real services, checkpoint and
+published adapter included; TRL runs in one process and writes nothing.
 
     step      seconds of a step: the median (and the least) over all rounds, without each round's first
     rollout   sampling; score: the reward model; learn: log-probabilities, reference, values, update; other: the rest
@@ -43,7 +43,13 @@ from rlhf.local.weights import ensure_smollm2
 
 def main() -> int:
     """Measures and prints; returns 1 when a side that is installed could not do the work, or the losses differ."""
-    options = make_parser().parse_args()
+    parser = make_parser()
+    options = parser.parse_args()
+    if options.prompts % (options.minibatches * options.samples_per_pass):
+        parser.error(
+            f"--prompts {options.prompts} are no whole number of passes of "
+            f"--samples-per-pass {options.samples_per_pass} in each of --minibatches {options.minibatches}"
+        )
     if options.install_peers:
         install_peers()
         return 0
@@ -71,6 +77,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--new-tokens", type=int, default=32, help="of every response")
     parser.add_argument("--epochs", type=int, default=4, help="over a step's samples")
     parser.add_argument("--minibatches", type=int, default=1, help="optimiser steps an epoch")
+    parser.add_argument(
+        "--samples-per-pass", type=int, default=4, help="of a forward and backward pass; divides a minibatch"
+    )
     parser.add_argument("--lora-r", type=int, default=16, help="rank")
     parser.add_argument("--top-layers", type=int, help="layers with an adapter (default: all)")
     parser.add_argument("--no-check", action="store_true", help="leave out the comparison of losses")
@@ -95,6 +104,7 @@ def make_work(options: argparse.Namespace, folder: Path, signals: StopSignals) -
         new_tokens=options.new_tokens,
         epochs=options.epochs,
         minibatches=options.minibatches,
+        samples_per_pass=options.samples_per_pass,
         lora_r=options.lora_r,
         top_layers=options.top_layers,
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rlhf.cli_gates import gate_options, read_gates, wait_for_gates
 from rlhf.cli_requests import RequestFailed, add_priority, checked
 from rlhf.cli_train import deliver, delivery_options, read_settings
 from rlhf.local.console import Console
@@ -28,11 +29,16 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     evaluate.add_argument("--xstest", help="xstest_prompts.csv, another file of its columns, or owner/name on the Hub")
     evaluate.add_argument("--bbq", nargs="+", help="BBQ's .jsonl files, a folder of them, or owner/name on the Hub")
     evaluate.add_argument("--counterfactual", help="rows with a prompt and a response (or chosen) for swaps on rewards")
+    evaluate.add_argument("--red-team", metavar="FILE", help="rows with a prompt, and a category: .csv, .jsonl, ...")
     evaluate.add_argument("--split", help="of data sets on the Hub (default: train, of BBQ test)")
     evaluate.add_argument("--limit", type=int, help="use the first so many rows of each source (default: all)")
     evaluate.add_argument("--seed", type=int, default=0, help="of the samples and intervals (default: 0)")
     evaluate.add_argument(
         "--settings", type=Path, help='JSON with settings of the job, such as {"responses": {"metrics": [...]}}'
+    )
+    gate_options(evaluate, "the command then waits for the end, and exits with 1 when one fails")
+    evaluate.add_argument(
+        "--promote", action="store_true", help="accept the adapter as job@latest when all gates hold, else reject it"
     )
     delivery_options(evaluate)
     add_priority(evaluate)
@@ -42,7 +48,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
 def run_evaluate(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
     """`rlhf evaluate ADAPTER --prompts SOURCE --xstest SOURCE ...`."""
     from rlhf.contracts.evaluation import EvaluationJobConfig
-    from rlhf.data.benchmarks import read_bbq, read_evaluation_prompts, read_samples, read_xstest
+    from rlhf.data.benchmarks import read_bbq, read_evaluation_prompts, read_red_team, read_samples, read_xstest
 
     split, limit = options.split or "train", options.limit
     body: dict[str, Any] = {"seed": options.seed}
@@ -59,12 +65,21 @@ def run_evaluate(options: argparse.Namespace, _: StopSignals, console: Console) 
     if options.counterfactual:
         samples = _read(options.counterfactual, lambda: read_samples(options.counterfactual, split=split, limit=limit))
         body["counterfactual"] = {"samples": samples}
+    if options.red_team:
+        body["red_team"] = {
+            "prompts": _read(options.red_team, lambda: read_red_team(options.red_team, split=split, limit=limit))
+        }
     settings = {} if options.settings is None else read_settings(options.settings)
     body = overridden(body, settings)
     body |= {"kind": "evaluation", "adapter": options.adapter}
     body |= {"baseline": options.baseline} if options.baseline else {}
     body |= {"reward_model": options.reward_model} if options.reward_model else {}
-    deliver(checked(EvaluationJobConfig, body), options, console)
+    gates = {**body.get("gates", {}), **read_gates(options.gate)}
+    body |= {"gates": gates} if gates else {}
+    body |= {"promote": True} if options.promote else {}
+    job = deliver(checked(EvaluationJobConfig, body), options, console)
+    if job is not None and options.gate:
+        wait_for_gates(options, job, console)
 
 
 def _read(source: str, read: Callable[[], list[Found]]) -> list[Found]:

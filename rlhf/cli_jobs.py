@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from rlhf.cli_requests import RequestFailed, add_priority, asked, checked, read_json, trainer
-from rlhf.contracts.jobs import JobKind, JobState
+from rlhf.contracts.jobs import JobKind, JobState, JobStatus
 from rlhf.local.console import Console
 from rlhf.local.signals import StopSignals
+
+if TYPE_CHECKING:
+    from rlhf.clients.trainer import TrainerClient
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], where: argparse.ArgumentParser) -> None:
@@ -67,19 +70,25 @@ def run_show(options: argparse.Namespace, _: StopSignals, console: Console) -> N
 
 def run_watch(options: argparse.Namespace, _: StopSignals, console: Console) -> None:
     """`rlhf jobs watch JOB`."""
+    with trainer(options) as client:
+        status = watch(client, options.job)
+    console.say(f"job {status.id} {status.state} after {status.step} steps")
+
+
+def watch(client: TrainerClient, job: str) -> JobStatus:
+    """Shows a job until it has succeeded. Raises RequestFailed when it ends otherwise."""
     import rich.console
 
     from rlhf.clients.follow import JobFailed, follow_job
     from rlhf.local.jobview import JobView
 
-    with trainer(options) as client:
-        kind = asked(client.job, options.job).kind
-        try:
-            with JobView(rich.console.Console(), f"{kind} job {options.job}") as view:
-                status, _events = asked(follow_job, client, options.job, view, lambda: None)
-        except JobFailed as failure:
-            raise RequestFailed(str(failure)) from failure
-    console.say(f"job {status.id} {status.state} after {status.step} steps")
+    kind = asked(client.job, job).kind
+    try:
+        with JobView(rich.console.Console(), f"{kind} job {job}") as view:
+            status: JobStatus = asked(follow_job, client, job, view, lambda: None)[0]
+    except JobFailed as failure:
+        raise RequestFailed(str(failure)) from failure
+    return status
 
 
 def run_events(options: argparse.Namespace, _: StopSignals, console: Console) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import random
 from pathlib import Path
+from typing import Any
 
+from rlhf.cli_gates import gate_options, read_gates
 from rlhf.cli_requests import RequestFailed, add_priority, checked
 from rlhf.cli_train import data_options, deliver, delivery_options, read_settings
 from rlhf.contracts.base import Prompt
@@ -23,6 +25,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     ppo.add_argument("--steps", type=int, help="PPO steps (default: the preset's, or 100)")
     ppo.add_argument("--preset", choices=PRESETS, help="settings for a model; the services serve the model itself")
     ppo.add_argument("--settings", type=Path, help="JSON with settings of the job, over the preset's")
+    ppo.add_argument(
+        "--evaluation",
+        type=Path,
+        help="what `rlhf evaluate --out` wrote: measured of the final version, with its gates",
+    )
+    gate_options(ppo, "all must hold for the final version to become job@latest")
+    ppo.add_argument("--promote", choices=("last", "best"), help="which version is final (default: last)")
     delivery_options(ppo)
     add_priority(ppo)
     ppo.set_defaults(command=run_ppo)
@@ -37,9 +46,20 @@ def run_ppo(options: argparse.Namespace, _: StopSignals, console: Console) -> No
     steps = {} if options.steps is None else {"steps": options.steps}
     prompts = _read(options, console)
     body = {"seed": options.seed, **overridden(preset, settings), **steps}
+    body |= _evaluation(options, body.get("gates", {}))
+    body |= {"promote": options.promote} if options.promote else {}
     body |= {"kind": "ppo", "prompts": prompts, "reward_model": options.reward_model}
     config = checked(PpoJobConfig, body)
     deliver(config, options, console)
+
+
+def _evaluation(options: argparse.Namespace, given: dict[str, str]) -> dict[str, Any]:
+    """`evaluation` and `gates` of the job, where the options have them. Args: given, gates of the settings."""
+    measured = {} if options.evaluation is None else read_settings(options.evaluation)
+    gates = {**given, **measured.pop("gates", {}), **read_gates(options.gate)}
+    # The adapter is the job's own, whatever the file names.
+    measured = {name: value for name, value in measured.items() if name not in ("kind", "adapter", "promote")}
+    return ({"evaluation": measured} if measured else {}) | ({"gates": gates} if gates else {})
 
 
 def _read(options: argparse.Namespace, console: Console) -> list[Prompt]:

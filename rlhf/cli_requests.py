@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.contracts.errors import ServiceError
+from rlhf.contracts.policy import READERS_NGRAM
 from rlhf.local.console import Console
 from rlhf.local.signals import StopSignals
 
@@ -44,6 +45,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     generate.add_argument("--adapter", help="job@version (default: the base model)")
     generate.add_argument("--max-new-tokens", type=int, default=128)
     generate.add_argument("--temperature", type=float, default=0.7)
+    generate.add_argument(
+        "--no-repeat-ngram-size",
+        type=int,
+        default=READERS_NGRAM,
+        help=f"no phrase of so many tokens occurs twice in prompt and response; 0: off (default: {READERS_NGRAM})",
+    )
     generate.add_argument("--seed", type=int)
     generate.set_defaults(command=run_generate)
 
@@ -85,7 +92,12 @@ def run_generate(options: argparse.Namespace, _: StopSignals, console: Console) 
     from rlhf.contracts.policy import GenerateRequest
 
     system = [Message(role="system", content=options.system)] if options.system else []
-    sampling = {"max_new_tokens": options.max_new_tokens, "temperature": options.temperature, "seed": options.seed}
+    sampling = {
+        "max_new_tokens": options.max_new_tokens,
+        "temperature": options.temperature,
+        "no_repeat_ngram_size": options.no_repeat_ngram_size,
+        "seed": options.seed,
+    }
     request = checked(
         GenerateRequest,
         {

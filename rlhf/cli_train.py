@@ -71,8 +71,12 @@ def run_train(options: argparse.Namespace, _: StopSignals, console: Console) -> 
     deliver(config, options, console)
 
 
-def deliver(config: AnyJobConfig, options: argparse.Namespace, console: Console) -> None:
-    """Writes a job to `--out`, asks what it would take (`--dry-run`), or submits it; says the outcome."""
+def deliver(config: AnyJobConfig, options: argparse.Namespace, console: Console) -> str | None:
+    """Writes a job to `--out`, asks what it would take (`--dry-run`), or submits it; says the outcome.
+
+    Returns:
+        The job's id, if it was submitted.
+    """
     if options.out is not None:
         if options.priority:
             raise RequestFailed(
@@ -80,12 +84,14 @@ def deliver(config: AnyJobConfig, options: argparse.Namespace, console: Console)
             )
         options.out.write_text(config.model_dump_json(exclude_defaults=True, by_alias=True) + "\n", "utf-8")
         console.say(str(options.out))
-        return
+        return None
     with trainer(options) as client:
         if options.dry_run:
             console.say(describe_estimate(asked(client.estimate, config)))
-        else:
-            console.say(asked(client.submit, config, priority=options.priority).id)
+            return None
+        job: str = asked(client.submit, config, priority=options.priority).id
+    console.say(job)
+    return job
 
 
 def run_reward_bench(options: argparse.Namespace, _: StopSignals, console: Console) -> None:

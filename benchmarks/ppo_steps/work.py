@@ -16,6 +16,9 @@ PANEL = "bench-ppo@1"
 """The reference of the reward model in our reward service."""
 
 TEMPERATURE, BETA, LEARNING_RATE, ADAM_EPS = 0.7, 0.05, 1e-4, 1e-5
+PROMPT_TOKENS = 40
+"""A conversation of the demo has 31 tokens with its template on average, and rarely more than this: our trainer bounds
+a pass by tokens."""
 ADAPTED = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -31,6 +34,7 @@ class Work:
         new_tokens: of every response.
         epochs: over a step's samples.
         minibatches: optimiser steps an epoch.
+        samples_per_pass: of one forward and backward pass: what bounds the activations kept. Divides a minibatch.
         lora_r: rank; α is twice as much. All projections of the adapted layers.
         top_layers: that are adapted; null: all.
         seed: of everything.
@@ -43,6 +47,7 @@ class Work:
     new_tokens: int
     epochs: int
     minibatches: int
+    samples_per_pass: int
     lora_r: int
     top_layers: int | None
     seed: int = 0
@@ -75,6 +80,7 @@ class Work:
                 "update": {
                     "epochs": self.epochs,
                     "minibatches": self.minibatches,
+                    "tokens_per_microbatch": self.samples_per_pass * (PROMPT_TOKENS + self.new_tokens),
                     "learning_rate": LEARNING_RATE,
                     "baseline": "none",
                     "value_coefficient": value_coefficient,
@@ -99,6 +105,7 @@ class Work:
             "temperature": TEMPERATURE,
             "epochs": self.epochs,
             "minibatches": self.minibatches,
+            "samples_per_pass": self.samples_per_pass,
             "learning_rate": LEARNING_RATE,
             "adam_eps": ADAM_EPS,
             "beta": BETA,

@@ -82,7 +82,7 @@ class ArtifactStore:
 
     def keep_from(self, kind: ArtifactKind, name: str, first: int, also: int | None = None) -> None:
         """Deletes the versions before `first` but `also`, and what a crash left. For the one who publishes them."""
-        folder = self._folder(kind, name, 0).parent
+        folder = self.published(kind, name)
         for version in self.versions(kind, name):
             if version < first and version != also:
                 # Out of the way in one move: half a version must not be found.
@@ -92,7 +92,7 @@ class ArtifactStore:
 
     def versions(self, kind: ArtifactKind, name: str) -> list[int]:
         """Published versions, ascending."""
-        folder = self._folder(kind, name, 0).parent
+        folder = self.published(kind, name)
         return sorted(int(p.name) for p in folder.glob("*") if re.fullmatch(VERSION_PATTERN, p.name) and p.is_dir())
 
     def refs(self, kind: ArtifactKind) -> list[str]:
@@ -106,8 +106,12 @@ class ArtifactStore:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def published(self, kind: ArtifactKind, name: str) -> Path:
+        """The folder of all versions of a name; it may be absent."""
+        return self.root / kind / _checked(name)
+
     def _folder(self, kind: ArtifactKind, name: str, version: int) -> Path:
-        return self.root / kind / _checked(name) / str(version)
+        return self.published(kind, name) / str(version)
 
 
 def _checked(name: str) -> str:

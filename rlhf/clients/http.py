@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -99,7 +99,7 @@ class ServiceClient:
             sleep: waits between attempts.
         """
         self.url = url.rstrip("/")
-        self._retries, self._sleep = retries or Retries(), sleep
+        self._retries, self._sleep, self._transport = retries or Retries(), sleep, transport
         self._http = httpx.Client(
             base_url=self.url,
             headers={} if api_key is None else {"Authorization": f"Bearer {api_key}"},
@@ -188,6 +188,28 @@ class ServiceClient:
             with self._http.stream(method, path, **options) as answer:
                 if not answer.is_success:
                     answer.read()
+                    raise self._error(answer)
+                yield answer
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    @asynccontextmanager
+    async def stream_async(self, method: str, path: str, **options: Any) -> AsyncIterator[httpx.Response]:
+        """Like `stream`, in an event loop. The connection serves this answer alone: leaving closes it, read or not."""
+        transport = self._transport if isinstance(self._transport, httpx.AsyncBaseTransport) else None
+        try:
+            async with (
+                httpx.AsyncClient(
+                    base_url=self.url,
+                    headers=self._http.headers,
+                    timeout=self._http.timeout,
+                    transport=transport,
+                    trust_env=False,
+                ) as http,
+                http.stream(method, path, **options) as answer,
+            ):
+                if not answer.is_success:
+                    await answer.aread()
                     raise self._error(answer)
                 yield answer
         except httpx.TransportError as error:

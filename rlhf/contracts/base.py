@@ -11,9 +11,13 @@ from rlhf.contracts.errors import InvalidInput
 
 ARTIFACT_NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 ARTIFACT_REF_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}@[0-9]{1,9}$"
+ADAPTER_REF_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}@([0-9]{1,9}|latest)$"
 
 ArtifactRef = Annotated[str, StringConstraints(pattern=ARTIFACT_REF_PATTERN)]
 """`job@version`: a published adapter or reward model. No paths, no URLs."""
+
+AdapterRef = Annotated[str, StringConstraints(pattern=ADAPTER_REF_PATTERN)]
+"""As a request names an adapter: `job@version`, or `job@latest` for the newest version that was accepted."""
 
 
 class Contract(BaseModel):

@@ -8,11 +8,15 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from rlhf.contracts.base import ArtifactRef, Contract, Prompt
+from rlhf.contracts.figures import wrong_gates
+from rlhf.contracts.gates import Gates
 from rlhf.contracts.patterns import Pattern
 from rlhf.contracts.policy import SamplingParams
+from rlhf.contracts.red_team import RedTeamConfig
 from rlhf.contracts.reward import Aggregation, Expression, ObjectiveName, RewardSample, WordRange
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+SECTIONS = ("responses", "xstest", "bbq", "counterfactual", "red_team")
 
 
 class _Metric(Contract):
@@ -185,11 +189,9 @@ class CounterfactualConfig(Contract):
     )
 
 
-class EvaluationJobConfig(Contract):
-    """`POST /jobs` with kind evaluation: an adapter beside a baseline, by what policy and reward services answer."""
+class Measurements(Contract):
+    """What is measured of an adapter, beside a baseline, by what policy and reward services answer."""
 
-    kind: Literal["evaluation"]
-    adapter: ArtifactRef
     baseline: ArtifactRef | None = Field(None, description="null: the base model")
     reward_model: ArtifactRef | None = Field(None, description="judges responses and counterfactuals; null: none")
     aggregation: Aggregation = Field(default_factory=Aggregation)
@@ -198,16 +200,40 @@ class EvaluationJobConfig(Contract):
     xstest: XsTestConfig | None = None
     bbq: BbqConfig | None = None
     counterfactual: CounterfactualConfig | None = None
+    red_team: RedTeamConfig | None = None
 
     @model_validator(mode="after")
     def _something_is_measured(self) -> Self:
-        wrong = []
-        if self.adapter == self.baseline:
-            wrong.append(f"adapter and baseline are both {self.adapter}; name two, or leave the baseline out")
-        if (self.responses, self.xstest, self.bbq, self.counterfactual) == (None,) * 4:
-            wrong.append("nothing is measured; give one of responses, xstest, bbq, counterfactual")
+        wrong = self._wrong()
+        if all(getattr(self, name) is None for name in SECTIONS):
+            wrong.append(f"nothing is measured; give one of {', '.join(SECTIONS)}")
         if self.counterfactual is not None and self.reward_model is None:
             wrong.append("counterfactual swaps are of rewards; name a reward_model")
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
+
+    def _wrong(self) -> list[str]:
+        """What else is wrong, of a message that has more."""
+        return []
+
+
+class EvaluationJobConfig(Measurements):
+    """`POST /jobs` with kind evaluation."""
+
+    kind: Literal["evaluation"]
+    adapter: ArtifactRef
+    gates: Gates = Field(
+        default_factory=dict, description="figure to comparison, such as <= 0.05; the outcome is in evaluation.json"
+    )
+    promote: bool = Field(
+        False, description="accept the adapter when all gates hold, so that `job@latest` may be it, else reject it"
+    )
+
+    def _wrong(self) -> list[str]:
+        wrong = wrong_gates(self.gates, self) if any(getattr(self, name) is not None for name in SECTIONS) else []
+        if self.adapter == self.baseline:
+            wrong.append(f"adapter and baseline are both {self.adapter}; name two, or leave the baseline out")
+        if self.promote and not self.gates:
+            wrong.append("promote=true decides by gates and there are none; give gates, or leave promote out")
+        return wrong

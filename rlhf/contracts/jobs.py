@@ -8,8 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 from pydantic import ConfigDict, Field, model_validator
 
 from rlhf.contracts.base import ArtifactRef, Contract, Prompt
-from rlhf.contracts.evaluation import EvaluationJobConfig
+from rlhf.contracts.evaluation import EvaluationJobConfig, Measurements
+from rlhf.contracts.figures import wrong_gates
+from rlhf.contracts.gates import Gates
 from rlhf.contracts.reward import Aggregation, Objectives
+from rlhf.contracts.rollout import RolloutConfig
 
 
 class LoraConfig(Contract):
@@ -44,41 +47,6 @@ class KlConfig(Contract):
     beta: float = Field(0.1, ge=0, le=100, description="β at the start")
     target: float = Field(6.0, gt=0, description="adaptive: KL per sequence to hold, nats")
     horizon: int = Field(10_000, ge=1, description="adaptive: samples over which β may move by 20 %")
-
-
-class RolloutConfig(Contract):
-    """How each step's responses are sampled. Penalties are allowed; importance weights then correct for them."""
-
-    prompts_per_step: int = Field(16, ge=1, le=65536, description="prompts of one PPO step")
-    samples_per_prompt: int = Field(4, ge=1, le=128, description="responses per prompt; >1 gives a group baseline")
-    shards: int = Field(1, ge=1, le=4096, description="rollout tasks a step is cut into")
-    max_staleness: int = Field(
-        0,
-        ge=0,
-        le=16,
-        description="steps that are sampled ahead while one is learned: their policy is so many versions old, and "
-        "importance weights correct for it; 0: on-policy",
-    )
-    max_new_tokens: int = Field(64, ge=1, le=8192, description="length limit of a response, tokens")
-    temperature: float = Field(1.0, gt=0, le=10, description="the learner divides its logits by the same")
-    repetition_penalty: float = Field(1.0, gt=0, le=10)
-    no_repeat_ngram_size: int = Field(0, ge=0, le=64)
-    missing_eos_penalty: float = Field(1.0, ge=0, description="subtracted when the length limit cut a response")
-    repeated_ngram_penalty: float = Field(
-        0.0, ge=0, description="subtracted at each token that completes an n-gram which its response had before"
-    )
-    repeated_ngram_size: int = Field(4, ge=2, le=64, description="tokens of such an n-gram")
-    max_failed_fraction: float = Field(
-        0.25, ge=0, le=1, description="of a step's samples; above it the job pauses with the reason"
-    )
-
-    @model_validator(mode="after")
-    def _shards_hold_whole_prompts(self) -> Self:
-        if self.shards > self.prompts_per_step:
-            raise ValueError(
-                f"shards={self.shards} exceeds prompts_per_step={self.prompts_per_step}; lower shards to it or less"
-            )
-        return self
 
 
 class PpoUpdateConfig(Contract):
@@ -136,6 +104,21 @@ class PpoJobConfig(Contract):
     )
     full: FullConfig | None = Field(None, description="train the weights themselves; null: adapters, see `lora`")
     checkpoint_every: int = Field(1, ge=1, description="steps; batches are acknowledged only after a checkpoint")
+    evaluation: Measurements | None = Field(
+        None, description="measured when training has ended, by an evaluation job that the trainer submits; null: none"
+    )
+    gates: Gates = Field(
+        default_factory=dict,
+        description="figure of the evaluation to comparison, such as <= 0.05; all must hold, or the version is "
+        "rejected and `job@latest` stays what it was; none: the version is accepted",
+    )
+    promote: Literal["last", "best"] = Field("last", description="the version that may become `job@latest`")
+
+    @model_validator(mode="after")
+    def _gates_can_be_judged(self) -> Self:
+        if wrong := wrong_gates(self.gates, self.evaluation):
+            raise ValueError("; ".join(wrong))
+        return self
 
     @model_validator(mode="after")
     def _train_one_thing(self) -> Self:

@@ -6,9 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from rlhf.contracts.base import ArtifactRef, Contract, Prompt
+from rlhf.contracts.base import AdapterRef, ArtifactRef, Contract, Prompt
 
 FinishReason = Literal["eos_token", "stop_sequence", "length"]
+
+READERS_NGRAM = 3
+"""`no_repeat_ngram_size` for responses that people read: of the settings measured, the one that ends loops at the least
+cost in likelihood (docs/decisions/0027). Not the default of a request: training and measuring want the model's own."""
 
 
 class SamplingParams(Contract):
@@ -55,7 +59,9 @@ class GenerateRequest(Contract):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     prompts: list[Prompt] = Field(min_length=1, max_length=1024)
-    adapter: ArtifactRef | None = Field(None, description="`job@version`; null is the base model")
+    adapter: AdapterRef | None = Field(
+        None, description="`job@version`, or `job@latest` for the newest accepted one; null is the base model"
+    )
     sampling: SamplingParams = Field(default_factory=SamplingParams)
     returns: ReturnOptions = Field(default_factory=ReturnOptions, alias="return")
 
@@ -100,7 +106,7 @@ class GenerateResponse(Contract):
     """Generations in order of prompt, then sample."""
 
     model: str
-    adapter: ArtifactRef | None
+    adapter: ArtifactRef | None = Field(description="`job@version`, also where `job@latest` was asked for")
     policy_version: int = Field(description="the adapter's version; 0 for the base model")
     results: list[Generation]
     timings: GenerateTimings
@@ -119,7 +125,9 @@ class LogprobsRequest(Contract):
     """`POST /logprobs`."""
 
     samples: list[LogprobSample] = Field(min_length=1, max_length=1024)
-    adapter: ArtifactRef | None = Field(None, description="`job@version`; null is the base model")
+    adapter: AdapterRef | None = Field(
+        None, description="`job@version`, or `job@latest` for the newest accepted one; null is the base model"
+    )
 
 
 class ResponseLogprobs(Contract):
@@ -133,7 +141,7 @@ class LogprobsResponse(Contract):
     """The answer of `POST /logprobs`: one result a sample, in request order."""
 
     model: str
-    adapter: ArtifactRef | None
+    adapter: ArtifactRef | None = Field(description="`job@version`, also where `job@latest` was asked for")
     policy_version: int
     results: list[ResponseLogprobs]
     timings: GenerateTimings

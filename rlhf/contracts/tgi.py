@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from rlhf.contracts.base import ArtifactRef, Contract
+from rlhf.contracts.base import AdapterRef, Contract
 from rlhf.contracts.policy import FinishReason
 
 MAX_BEST_OF = 16
@@ -19,7 +19,7 @@ class TgiParameters(Contract):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    adapter_id: ArtifactRef | None = None
+    adapter_id: AdapterRef | None = None
     best_of: Annotated[int, Field(ge=1, le=MAX_BEST_OF)] | None = None
     decoder_input_details: bool = False
     details: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from rlhf.contracts.base import turn_text
 from rlhf.contracts.evaluation import BbqQuestion, EvaluationPrompt, XsTestPrompt
+from rlhf.contracts.red_team import RedTeamPrompt
 from rlhf.contracts.reward import RewardSample
 from rlhf.data.formats import read_preferences
 from rlhf.data.prompts import read_prompts
@@ -168,6 +170,23 @@ def read_evaluation_prompts(source: str, *, split: str = "train", limit: int | N
         references = [] if given is None else [given] if isinstance(given, str) else given
         found.append(_checked(EvaluationPrompt, number, {"prompt": _prompt(number, row), "references": references}))
     return found
+
+
+def read_red_team(source: str, *, split: str = "train", limit: int | None = None) -> list[RedTeamPrompt]:
+    """Red-team prompts.
+
+    Args:
+        source: a .csv file, or what `read_rows` takes; prompts as `read_prompts` has them, and `category` where known.
+        split: of a data set on the Hub.
+        limit: at most so many rows; None: all.
+
+    Raises:
+        DataError: it cannot be read, or a row has no prompt; says which.
+    """
+    return [
+        _checked(RedTeamPrompt, number, {"prompt": _prompt(number, row), "category": row.get("category") or None})
+        for number, row in enumerate(islice(_rows(source, split), limit), 1)
+    ]
 
 
 def read_samples(source: str, *, split: str = "train", limit: int | None = None) -> list[RewardSample]:

@@ -28,7 +28,7 @@ class ServiceSettings(BaseSettings):
     @model_validator(mode="after")
     def _read_key_and_refuse_open_doors(self) -> Self:
         if self.api_key is None and self.api_key_file is not None:
-            self.api_key = SecretStr(self.api_key_file.read_text().strip())
+            self.api_key = read_key(self.api_key_file, "RLHF_API_KEY_FILE")
         if self.api_key is not None and not self.api_key.get_secret_value():
             raise ValueError("the API key is empty; set RLHF_API_KEY to a non-empty text or unset it")
         if self.api_key is None and self.host not in ("127.0.0.1", "localhost", "::1") and not self.allow_no_key:
@@ -37,6 +37,25 @@ class ServiceSettings(BaseSettings):
                 "set RLHF_API_KEY or RLHF_API_KEY_FILE, or RLHF_ALLOW_NO_KEY=true on a closed network"
             )
         return self
+
+
+def read_key(path: Path, setting: str) -> SecretStr:
+    """The key in a file, without the blanks around it.
+
+    Args:
+        path: of the file.
+        setting: that named it.
+
+    Raises:
+        ValueError: the file cannot be read, or is empty; says which setting named it.
+    """
+    try:
+        key = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{setting}={path} cannot be read: {error}") from error
+    if not key:
+        raise ValueError(f"{setting}={path} is empty; write the key into it, or unset {setting}")
+    return SecretStr(key)
 
 
 class TorchSettings(BaseSettings):

@@ -59,6 +59,11 @@ def page(request: Request, name: str, status: int = 200, **values: Any) -> HTMLR
     return HTMLResponse(_templates.get_template(name).render(shared | values), status_code=status)
 
 
+def fragment(name: str, **values: Any) -> str:
+    """A part of a page, for scripts to put in place. Args: name, of the template; values, it shows."""
+    return _templates.get_template(name).render(values)
+
+
 def handle_errors(app: FastAPI) -> None:
     """Errors become pages, in place of the JSON that programs get from the other services."""
 

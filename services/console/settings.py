@@ -21,7 +21,10 @@ class ConsoleSettings(ServiceSettings):
     session_hours: float = Field(12.0, gt=0, le=720, description="hours after which a login has to be repeated")
     jobs_timeout_s: float = Field(10.0, gt=0, le=600, description="seconds that the trainer may take to answer")
     playground_timeout_s: float = Field(
-        300.0, gt=0, le=3600, description="seconds that policy or reward may take to answer the playground"
+        300.0,
+        gt=0,
+        le=3600,
+        description="seconds that policy or reward may take to answer the playground; in a stream, between two tokens",
     )
     max_body_bytes: int = Field(4 * 2**20, ge=1024, description="larger request bodies answer 413")
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from rlhf.serving.settings import ServiceSettings, TorchSettings
+from rlhf.serving.settings import ServiceSettings, TorchSettings, read_key
 
 
 class PolicySettings(ServiceSettings, TorchSettings):
@@ -47,6 +47,7 @@ class PolicySettings(ServiceSettings, TorchSettings):
         None, pattern=r"^https?://[^/@]+(/[^@]*)?$", description="of the server behind the backends tgi and vllm"
     )
     backend_api_key: SecretStr | None = Field(None, description="key that the server wants as a bearer token")
+    backend_api_key_file: Path | None = Field(None, description="file with that key, in place of backend_api_key")
     backend_timeout_s: float = Field(600.0, gt=0, le=86400, description="seconds the server may take for a response")
     backend_start_s: float = Field(
         600.0, ge=0, le=86400, description="seconds to wait at the start until the server can be reached"
@@ -68,4 +69,6 @@ class PolicySettings(ServiceSettings, TorchSettings):
     def _know_the_server(self) -> Self:
         if self.backend != "embedded" and self.backend_url is None:
             raise ValueError(f"backend={self.backend} needs the address of its server; set RLHF_BACKEND_URL")
+        if self.backend_api_key is None and self.backend_api_key_file is not None:
+            self.backend_api_key = read_key(self.backend_api_key_file, "RLHF_BACKEND_API_KEY_FILE")
         return self

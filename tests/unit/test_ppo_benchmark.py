@@ -15,7 +15,18 @@ from benchmarks.ppo_steps.work import Work, make_endless
 
 
 def make_work(model: Path = Path("m")) -> Work:
-    return Work(model, Path("c"), 3, prompts=2, new_tokens=4, epochs=4, minibatches=1, lora_r=8, top_layers=2)
+    return Work(
+        model,
+        Path("c"),
+        3,
+        prompts=2,
+        new_tokens=4,
+        epochs=4,
+        minibatches=1,
+        samples_per_pass=2,
+        lora_r=8,
+        top_layers=2,
+    )
 
 
 def row(step: int, time: float, tokens: int = 8) -> dict[str, float]:

@@ -46,6 +46,7 @@ function keepFresh(area) {
 document.querySelectorAll("[data-refresh]").forEach(keepFresh);
 document.getElementById("problems")?.focus();
 document.addEventListener("submit", (event) => {
+  if (event.defaultPrevented) return; // Another script has taken it over.
   const { confirm: question, once } = event.target.dataset;
   if (question && !window.confirm(question)) return event.preventDefault();
   if (once !== undefined) event.target.querySelectorAll("button").forEach((each) => (each.disabled = true));

@@ -26,6 +26,7 @@ from services.policy.backends.base import Backend
 from services.policy.engine.requests import EngineRequest
 from services.policy.engine.rows import Extras, Row
 from services.policy.engine.stops import response_text
+from services.policy.routes.adapters import named_adapter
 from services.policy.routes.tgi import answer_whole
 from services.policy.routes.waiting import ERRORS, check_text, generate_all
 
@@ -48,12 +49,12 @@ async def generate(
             raise InvalidInput("stream=true: this route answers whole; send it to /generate_stream or to /")
         return await answer_whole(request, response, body)
     engine: Backend = request.app.state.runtime.worker()
-    queued = await generate_all(request, lambda: submit_native(engine, body))
+    queued = await generate_all(request, lambda: submit_native(engine, body, named_adapter(request, body.adapter)))
     return await run_in_threadpool(native_answer, engine.base, body, queued)
 
 
-def submit_native(engine: Backend, body: GenerateRequest) -> EngineRequest:
-    """Queues a native request. Raises what `Backend.submit` raises."""
+def submit_native(engine: Backend, body: GenerateRequest, adapter: str | None) -> EngineRequest:
+    """Queues a native request. Args: adapter, the body's by its version. Raises what `Backend.submit` raises."""
     for index, prompt in enumerate(body.prompts):
         for message in prompt_messages(prompt):
             check_text(f"prompt {index}", message.content)
@@ -61,7 +62,7 @@ def submit_native(engine: Backend, body: GenerateRequest) -> EngineRequest:
         check_text("sampling.stop", stop)
     prompts = [encode_prompt(engine.base.tokenizer, prompt) for prompt in body.prompts]
     extras = Extras(model_logprobs=body.returns.logprobs, top_logprobs=body.returns.top_logprobs)
-    return engine.submit(prompts, body.sampling, body.adapter, extras)
+    return engine.submit(prompts, body.sampling, adapter, extras)
 
 
 def native_answer(base: TextModel, body: GenerateRequest, done: EngineRequest) -> GenerateResponse:
@@ -69,8 +70,8 @@ def native_answer(base: TextModel, body: GenerateRequest, done: EngineRequest) -
     outcome = done.outcome.result()
     return GenerateResponse(
         model=base.name,
-        adapter=body.adapter,
-        policy_version=0 if body.adapter is None else int(body.adapter.partition("@")[2]),
+        adapter=done.adapter,
+        policy_version=0 if done.adapter is None else int(done.adapter.partition("@")[2]),
         results=[_generation(base, body, row, done.seed) for row in outcome.rows],
         timings=GenerateTimings(queue_s=outcome.queue_s, inference_s=outcome.inference_s),
     )

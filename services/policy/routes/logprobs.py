@@ -21,6 +21,7 @@ from rlhf.lm.loading import TextModel
 from services.policy.backends.base import Backend
 from services.policy.engine.requests import EngineRequest
 from services.policy.engine.rows import Extras, Row
+from services.policy.routes.adapters import named_adapter
 from services.policy.routes.waiting import ERRORS, check_text, generate_all
 
 router = APIRouter(tags=["generate"])
@@ -33,18 +34,18 @@ async def logprobs(request: Request, body: Annotated[LogprobsRequest, Body()]) -
     """The log-probability of every token of given responses, by the plain model at temperature 1."""
     engine: Backend = request.app.state.runtime.worker()
     lengths: list[int] = []
-    queued = await generate_all(request, lambda: _submit(engine, body, lengths))
+    queued = await generate_all(request, lambda: _submit(engine, body, named_adapter(request, body.adapter), lengths))
     outcome = queued.outcome.result()
     return LogprobsResponse(
         model=engine.base.name,
-        adapter=body.adapter,
-        policy_version=0 if body.adapter is None else int(body.adapter.partition("@")[2]),
+        adapter=queued.adapter,
+        policy_version=0 if queued.adapter is None else int(queued.adapter.partition("@")[2]),
         results=[_told(row, length) for row, length in zip(outcome.rows, lengths, strict=True)],
         timings=GenerateTimings(queue_s=outcome.queue_s, inference_s=outcome.inference_s),
     )
 
 
-def _submit(engine: Backend, body: LogprobsRequest, lengths: list[int]) -> EngineRequest:
+def _submit(engine: Backend, body: LogprobsRequest, adapter: str | None, lengths: list[int]) -> EngineRequest:
     sequences = []
     for index, sample in enumerate(body.samples):
         response = _encode_response(engine.base, index, sample)
@@ -52,7 +53,7 @@ def _submit(engine: Backend, body: LogprobsRequest, lengths: list[int]) -> Engin
             check_text(f"samples.{index}.prompt", message.content)
         sequences.append(encode_prompt(engine.base.tokenizer, sample.prompt) + response)
         lengths.append(len(response))
-    return engine.submit(sequences, ONE_TOKEN, body.adapter, Extras(prompt_logprobs=True))
+    return engine.submit(sequences, ONE_TOKEN, adapter, Extras(prompt_logprobs=True))
 
 
 def _encode_response(base: TextModel, index: int, sample: LogprobSample) -> list[int]:

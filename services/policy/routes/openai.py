@@ -10,7 +10,7 @@ from fastapi import APIRouter, Body, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 
-from rlhf.contracts.base import ARTIFACT_REF_PATTERN
+from rlhf.contracts.base import ADAPTER_REF_PATTERN
 from rlhf.contracts.errors import InvalidInput
 from rlhf.contracts.openai import (
     ChatCompletion,
@@ -28,6 +28,7 @@ from rlhf.serving.service import describe_validation
 from services.policy.backends.base import Backend
 from services.policy.engine.requests import EngineRequest, Notify, no_news
 from services.policy.engine.rows import Extras
+from services.policy.routes.adapters import named_adapter
 from services.policy.routes.encoding import encode_inputs
 from services.policy.routes.openai_answers import ChatFeed, CompletionFeed, chat_answer, completion_answer
 from services.policy.routes.sse import stream
@@ -61,9 +62,9 @@ async def complete(request: Request, body: Annotated[CompletionRequest, Body()])
     """Continues raw text."""
     engine: Backend = request.app.state.runtime.worker()
     if body.stream:
-        followed = await generate_some(request, lambda notify: submit_completion(engine, body, notify))
+        followed = await generate_some(request, lambda notify: submit_completion(request, engine, body, notify))
         return stream(request, followed, CompletionFeed(engine.base, body, followed.queued), last="[DONE]")
-    queued = await generate_all(request, lambda: submit_completion(engine, body))
+    queued = await generate_all(request, lambda: submit_completion(request, engine, body))
     return await run_in_threadpool(completion_answer, engine.base, body, queued)
 
 
@@ -72,17 +73,19 @@ async def chat(request: Request, body: Annotated[ChatRequest, Body()]) -> ChatCo
     """Answers a conversation."""
     engine: Backend = request.app.state.runtime.worker()
     if body.stream:
-        followed = await generate_some(request, lambda notify: submit_chat(engine, body, notify))
+        followed = await generate_some(request, lambda notify: submit_chat(request, engine, body, notify))
         return stream(request, followed, ChatFeed(engine.base, body, followed.queued), last="[DONE]")
-    queued = await generate_all(request, lambda: submit_chat(engine, body))
+    queued = await generate_all(request, lambda: submit_chat(request, engine, body))
     return await run_in_threadpool(chat_answer, engine.base, body, queued)
 
 
-def submit_completion(engine: Backend, body: CompletionRequest, notify: Notify = no_news) -> EngineRequest:
+def submit_completion(
+    request: Request, engine: Backend, body: CompletionRequest, notify: Notify = no_news
+) -> EngineRequest:
     """Queues a completion. Raises what `Backend.submit` raises."""
     ids = [_encode(engine.base, index, prompt) for index, prompt in enumerate(prompts_of(body))]
     extras = Extras(top_logprobs=body.logprobs or 0)
-    return _submit(engine, body, ids, body.max_tokens or COMPLETION_TOKENS, extras, notify)
+    return _submit(request, engine, body, ids, body.max_tokens or COMPLETION_TOKENS, extras, notify)
 
 
 def prompts_of(body: CompletionRequest) -> list[str | list[int]]:
@@ -105,7 +108,7 @@ def _encode(base: TextModel, index: int, prompt: str | list[int]) -> list[int]:
     return prompt
 
 
-def submit_chat(engine: Backend, body: ChatRequest, notify: Notify = no_news) -> EngineRequest:
+def submit_chat(request: Request, engine: Backend, body: ChatRequest, notify: Notify = no_news) -> EngineRequest:
     """Queues a conversation. Raises what `Backend.submit` raises."""
     messages = [message.plain() for message in body.messages]
     for index, message in enumerate(messages):
@@ -117,11 +120,18 @@ def submit_chat(engine: Backend, body: ChatRequest, notify: Notify = no_news) ->
     if body.top_logprobs and not body.logprobs:
         raise InvalidInput(f"top_logprobs={body.top_logprobs} needs logprobs=true; send both, or neither")
     extras = Extras(top_logprobs=body.top_logprobs or 0)
-    return _submit(engine, body, [ids], body.max_completion_tokens or body.max_tokens or default, extras, notify)
+    tokens = body.max_completion_tokens or body.max_tokens or default
+    return _submit(request, engine, body, [ids], tokens, extras, notify)
 
 
 def _submit(
-    engine: Backend, body: OpenAiSampling, prompts: list[list[int]], tokens: int, extras: Extras, notify: Notify
+    request: Request,
+    engine: Backend,
+    body: OpenAiSampling,
+    prompts: list[list[int]],
+    tokens: int,
+    extras: Extras,
+    notify: Notify,
 ) -> EngineRequest:
     if body.stream_options is not None and not body.stream:
         raise InvalidInput("stream_options needs stream=true; send both, or neither")
@@ -133,5 +143,5 @@ def _submit(
         sampling = SamplingParams(max_new_tokens=tokens, min_new_tokens=body.min_tokens, stop=stop, **shared)
     except ValidationError as error:
         raise InvalidInput(describe_validation(list(error.errors()))) from error  # type: ignore[arg-type]
-    adapter = body.model if body.model and re.fullmatch(ARTIFACT_REF_PATTERN, body.model) else None
-    return engine.submit(prompts, sampling, adapter, extras, notify)
+    adapter = body.model if body.model and re.fullmatch(ADAPTER_REF_PATTERN, body.model) else None
+    return engine.submit(prompts, sampling, named_adapter(request, adapter), extras, notify)

@@ -42,12 +42,12 @@ from services.policy.routes.text_stream import Piece, TextStream, pieces_of
 FINGERPRINT = f"rlhf-services {service_version()}"
 
 
-def envelope(prefix: str, base: TextModel, body: OpenAiSampling) -> dict[str, Any]:
-    """The fields of `Envelope`. Args: prefix, of the id; base and body, what answers and what was asked."""
+def envelope(prefix: str, base: TextModel, body: OpenAiSampling, queued: EngineRequest) -> dict[str, Any]:
+    """The fields of `Envelope`. Args: prefix, of the id; base, that answers; body, as asked; queued, its request."""
     return {
         "id": f"{prefix}-{request_id.get()}",
         "created": int(time.time()),
-        "model": body.model or base.name,
+        "model": queued.adapter or body.model or base.name,
         "system_fingerprint": FINGERPRINT,
     }
 
@@ -66,7 +66,7 @@ def completion_answer(base: TextModel, body: CompletionRequest, done: EngineRequ
             )
         )
     return Completion(
-        **envelope("cmpl", base, body),
+        **envelope("cmpl", base, body, done),
         choices=choices,
         usage=_usage(done.rows),
     )
@@ -86,7 +86,7 @@ def chat_answer(base: TextModel, body: ChatRequest, done: EngineRequest) -> Chat
             )
         )
     return ChatCompletion(
-        **envelope("chatcmpl", base, body),
+        **envelope("chatcmpl", base, body, done),
         choices=choices,
         usage=_usage(done.rows),
     )
@@ -126,7 +126,7 @@ class OpenAiFeed(ABC):
         """Args: base, of the tokenizer; body, what was asked; running, the request."""
         self._tokenizer, self._running = base.tokenizer, running
         self._wants_usage = body.stream_options is not None and body.stream_options.include_usage
-        self._envelope = envelope(self.prefix, base, body)
+        self._envelope = envelope(self.prefix, base, body, running)
         self._readers = [Reader(row, TextStream(base.tokenizer, row.sampling.stop)) for row in running.rows]
 
     def news(self) -> list[BaseModel]:

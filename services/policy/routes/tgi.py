@@ -14,6 +14,7 @@ from rlhf.lm.loading import TextModel
 from services.policy.backends.base import Backend
 from services.policy.engine.requests import EngineRequest, Notify, no_news
 from services.policy.routes import tgi_answers
+from services.policy.routes.adapters import named_adapter
 from services.policy.routes.encoding import encode_inputs
 from services.policy.routes.sse import stream
 from services.policy.routes.waiting import ERRORS, check_text, generate_all, generate_some
@@ -36,7 +37,7 @@ async def generate_stream(request: Request, body: Annotated[TgiRequest, Body()])
     """Server-sent events, one a token; the last has the whole text."""
     engine: Backend = request.app.state.runtime.worker()
     given = tgi_answers.read_parameters(body, streamed=True)
-    followed = await generate_some(request, lambda notify: _submit(engine, body, given, notify))
+    followed = await generate_some(request, lambda notify: _submit(request, engine, body, given, notify))
     return stream(request, followed, tgi_answers.TgiFeed(engine.base, body, given, followed.queued))
 
 
@@ -64,17 +65,19 @@ async def answer_whole(request: Request, response: Response, body: TgiRequest) -
     """The answer to a request that is not streamed; sets TGI's headers."""
     engine: Backend = request.app.state.runtime.worker()
     given = tgi_answers.read_parameters(body, streamed=False)
-    queued = await generate_all(request, lambda: _submit(engine, body, given))
+    queued = await generate_all(request, lambda: _submit(request, engine, body, given))
     response.headers.update(tgi_answers.timing_headers(body, queued.outcome.result()))
     return await run_in_threadpool(tgi_answers.answer, engine.base, body, given, queued)
 
 
-def _submit(engine: Backend, body: TgiRequest, given: TgiParameters, notify: Notify = no_news) -> EngineRequest:
+def _submit(
+    request: Request, engine: Backend, body: TgiRequest, given: TgiParameters, notify: Notify = no_news
+) -> EngineRequest:
     for name, text in (("inputs", body.inputs), *(("parameters.stop", stop) for stop in given.stop)):
         check_text(name, text)
     ids = encode_inputs(engine.base, body.inputs, given.truncate)
     sampling, extras = tgi_answers.sampling_of(given), tgi_answers.extras_of(given)
-    return engine.submit([ids], sampling, given.adapter_id, extras, notify)
+    return engine.submit([ids], sampling, named_adapter(request, given.adapter_id), extras, notify)
 
 
 def simple_tokens(base: TextModel, text: str, *, add_special_tokens: bool) -> list[SimpleToken]:

@@ -51,6 +51,8 @@ def _estimate_ppo(desk: Desk, config: PpoJobConfig) -> Estimate:
     model, size = find_model(desk.settings), DTYPE_BYTES[desk.settings.dtype]
     load = step_load(config, packs=not isinstance(model, Model) or model.shape.packs)
     told: dict[str, Any] = {"kind": "ppo", "work": _ppo_work(config, load), "assumptions": [*ALWAYS, *OF_PPO]}
+    if config.evaluation is not None:
+        told["assumptions"].append("the evaluation after training is a job of its own, and not counted")
     if not isinstance(model, Model):
         return _without_model(told, model.why)
     tokens = desk.settings.max_batch_tokens

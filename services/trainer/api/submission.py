@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError
 
 from rlhf.artifacts.store import ArtifactStore, write_durably
 from rlhf.contracts.errors import Conflict, InvalidInput, NotFound
-from rlhf.contracts.evaluation import EvaluationJobConfig
+from rlhf.contracts.evaluation import EvaluationJobConfig, Measurements
 from rlhf.contracts.jobs import AnyJobConfig, JobStatus, PpoJobConfig
 from rlhf.contracts.reward import EnsembleObjective
 from services.trainer.api.served_model import Model, find_model
@@ -22,6 +22,7 @@ from services.trainer.evaluation.plan import total_units
 from services.trainer.jobs.celery_app import queue_of, send_learn
 from services.trainer.jobs.handle import CONFIG_FILE
 from services.trainer.jobs.store import Idempotency, JobStore
+from services.trainer.ppo.best import WINDOW, judges_any
 from services.trainer.settings import ApiSettings
 
 log = logging.getLogger(__name__)
@@ -86,13 +87,19 @@ def check(desk: Desk, config: AnyJobConfig) -> None:
     """Looks at what a config refers to, and whether it fits the served model, as far as the API knows that.
 
     Raises:
-        InvalidInput: a reward model or adapter does not exist or is damaged, or there are fewer layers; all at once.
+        InvalidInput: a reward model or adapter does not exist or is damaged, there are fewer layers, or no version can
+            be the best; all at once.
     """
     wrongs = [wrong for where, ref in _reward_models(config).items() if (wrong := _ill_model(desk, where, ref))]
     wrongs += [wrong for where, ref in _adapters(config).items() if (wrong := _ill_adapter(desk, where, ref))]
     model = find_model(desk.settings)
     if isinstance(model, Model) and (wrong := _too_deep(config, model)):
         wrongs.append(wrong)
+    if isinstance(config, PpoJobConfig) and config.promote == "best" and not judges_any(config):
+        wrongs.append(
+            f"promote 'best' finds no version that it can judge in {config.steps} steps with checkpoint_every="
+            f"{config.checkpoint_every}: it takes the mean over {WINDOW} steps; raise steps, or set promote to 'last'"
+        )
     if wrongs:
         raise InvalidInput("; ".join(wrongs))
 
@@ -123,16 +130,27 @@ def _send(desk: Desk, job: str, kind: str) -> None:
 
 def _reward_models(config: AnyJobConfig) -> dict[str, str]:
     """Every reward model that a job names, by the field that names it."""
+    named: dict[str, str] = {}
+    if isinstance(config, PpoJobConfig):
+        named["reward_model"] = config.reward_model
+        for index, each in enumerate(config.objectives or []):
+            if isinstance(each, EnsembleObjective):
+                named[f"objectives.{index}.model"] = each.model
+    for where, measured in _measurements(config).items():
+        if measured.reward_model is not None:
+            named[f"{where}reward_model"] = measured.reward_model
+        if measured.red_team is not None and measured.red_team.classifier is not None:
+            named[f"{where}red_team.classifier.model"] = measured.red_team.classifier.model
+    return named
+
+
+def _measurements(config: AnyJobConfig) -> dict[str, Measurements]:
+    """What a job measures of an adapter, by what stands before its fields' names."""
     if isinstance(config, EvaluationJobConfig):
-        return {} if config.reward_model is None else {"reward_model": config.reward_model}
-    if not isinstance(config, PpoJobConfig):
-        return {}
-    ensembles = {
-        f"objectives.{index}.model": each.model
-        for index, each in enumerate(config.objectives or [])
-        if isinstance(each, EnsembleObjective)
-    }
-    return {"reward_model": config.reward_model, **ensembles}
+        return {"": config}
+    if isinstance(config, PpoJobConfig) and config.evaluation is not None:
+        return {"evaluation.": config.evaluation}
+    return {}
 
 
 def _ill_model(desk: Desk, where: str, ref: str) -> str | None:
@@ -150,9 +168,9 @@ def _ill_model(desk: Desk, where: str, ref: str) -> str | None:
 
 def _adapters(config: AnyJobConfig) -> dict[str, str]:
     """Every adapter that a job names, by the field that names it."""
-    if not isinstance(config, EvaluationJobConfig):
-        return {}
-    named = {"adapter": config.adapter, "baseline": config.baseline}
+    named = {f"{where}baseline": each.baseline for where, each in _measurements(config).items()}
+    if isinstance(config, EvaluationJobConfig):
+        named["adapter"] = config.adapter
     return {where: ref for where, ref in named.items() if ref is not None}
 
 

@@ -11,7 +11,9 @@ from typing import Any
 from rlhf.clients.http import Retries
 from rlhf.contracts.errors import InternalError, InvalidInput, Overloaded, Unavailable
 from rlhf.contracts.evaluation import EvaluationJobConfig
+from rlhf.evaluation.gates import judge_gates
 from services.trainer.evaluation.asking import Services
+from services.trainer.evaluation.gates import tell_outcome
 from services.trainer.evaluation.journal import Journal, write_report
 from services.trainer.evaluation.plan import make_sections
 from services.trainer.evaluation.section import Row, Section
@@ -39,7 +41,7 @@ def run_evaluation(job: JobHandle, services: Services) -> None:
     config = job.config
     if not isinstance(config, EvaluationJobConfig):
         raise InvalidInput(f"job {job.id} is of kind {config.kind}, not evaluation; submit it as what it is")
-    sections = make_sections(config)
+    sections = make_sections(config, config.adapter)
     for section in sections:
         section.check()
     journals = [Journal(job.folder, section.name) for section in sections]
@@ -61,9 +63,17 @@ def run_evaluation(job: JobHandle, services: Services) -> None:
     metrics = flatten(told)
     report: dict[str, Any] = {"job": job.id, "adapter": config.adapter, "baseline": config.baseline}
     report |= {"reward_model": config.reward_model, "seed": config.seed, "created_at": time.time(), **told}
+    outcome = judge_gates(config.gates, metrics) if config.gates else None
+    if outcome is not None:
+        report["gates"] = outcome.model_dump()
     job.raise_if_lost()
     write_report(Path(job.folder) / REPORT_FILE, report)
-    _refuse_emptiness(sections, journals)
+    empty = _find_emptiness(sections, journals)
+    if outcome is not None:
+        # Before the job's end, so that one who is killed in between does it again; the same figures decide the same.
+        tell_outcome(job, config, outcome, empty)
+    if empty is not None:
+        raise InvalidInput(empty)
     job.progress(total, total, metrics)
 
 
@@ -98,12 +108,13 @@ def _patiently(job: JobHandle, run: Callable[[], list[Row]]) -> list[Row]:
     raise AssertionError("attempts is at least 1")
 
 
-def _refuse_emptiness(sections: list[Section], journals: list[Journal]) -> None:
-    """Raises InvalidInput when a section has no sample that was answered: it measured nothing."""
+def _find_emptiness(sections: list[Section], journals: list[Journal]) -> str | None:
+    """Says which section has no sample that was answered: it measured nothing."""
     for section, journal in zip(sections, journals, strict=True):
         reasons = [reason for row in journal.rows for reason in _errors(row)]
         if reasons and not any(_answered(row) for row in journal.rows):
-            raise InvalidInput(f"{section.name}: not one sample could be scored; the first: {reasons[0]}")
+            return f"{section.name}: not one sample could be scored; the first: {reasons[0]}"
+    return None
 
 
 def _errors(value: Any) -> list[str]:

@@ -10,7 +10,7 @@ from rlhf.contracts.policy import SamplingParams
 from rlhf.evaluation.preferences import wilson_interval
 from rlhf.evaluation.refusals import classify_refusal, refusal_rate
 from services.trainer.evaluation.asking import Failure, Services, sample
-from services.trainer.evaluation.section import Row, Sides, chunks, failures
+from services.trainer.evaluation.section import Row, Sides, chunks, difference, failures
 
 PROMPTS_PER_UNIT = 16
 EXAMPLES = 4
@@ -50,7 +50,7 @@ class XsTest:
         told: dict[str, Any] = {side: self._describe(rows, side) for side in self.sides}
         if len(self.sides) > 1:
             told["change"] = {
-                name: _difference(told["adapter"][name]["rate"], told["baseline"][name]["rate"])
+                name: difference(told["adapter"][name]["rate"], told["baseline"][name]["rate"])
                 for name in ("over_refusal", "refusal")
             }
         return told
@@ -84,7 +84,3 @@ class XsTest:
                 ],
             }
         return told
-
-
-def _difference(after: float | None, before: float | None) -> float | None:
-    return None if after is None or before is None else after - before

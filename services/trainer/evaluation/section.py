@@ -42,3 +42,8 @@ def failures(reasons: Iterable[str]) -> dict[str, Any]:
     """How many samples have no score, and the commonest reasons."""
     counts = Counter(reasons)
     return {"count": counts.total(), "reasons": dict(counts.most_common(MOST_REASONS))}
+
+
+def difference(after: float | None, before: float | None) -> float | None:
+    """What changed; None where one of the two is unknown."""
+    return None if after is None or before is None else after - before

@@ -116,11 +116,22 @@ class JobHandle:
         kind: EventKind = "log",
         level: Level = "info",
         data: dict[str, Any] | None = None,
+        of: str | None = None,
     ) -> None:
-        """Tells the user something. Args: data, JSON values; a watchdog gives value, threshold and hint."""
+        """Tells the user something.
+
+        Args:
+            name: of the event.
+            message: for people.
+            kind: of the event.
+            level: of the event.
+            data: JSON values; a watchdog gives value, threshold and hint.
+            of: another job among whose events it belongs, if that has a record still.
+        """
         if kind == "watchdog":
             WATCHDOG_ALERTS.labels(name).inc()
-        self._jobs.add_event(self.id, kind, level, name, message, data or {})
+        if of is None or of == self.id or self._jobs.fields(of, "state") != (None,):
+            self._jobs.add_event(of or self.id, kind, level, name, message, data or {})
 
     def raise_if_lost(self) -> None:
         """Raises LeaseLost when another worker may have the job: before anything is written."""

@@ -22,7 +22,7 @@ from redis import Redis
 
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.errors import ServiceError
-from rlhf.contracts.jobs import JobState
+from rlhf.contracts.jobs import JobState, PpoJobConfig
 from rlhf.contracts.rollout import RolloutTask
 from services.trainer.experience.collector import Collector
 from services.trainer.experience.stream import ExperienceStream
@@ -47,6 +47,7 @@ from services.trainer.jobs.handle import (
 from services.trainer.jobs.instruments import LEASES_LOST, TASK_SECONDS
 from services.trainer.jobs.keeping import keep_record
 from services.trainer.jobs.lease import Lease, LeaseLost, acquire_lease, leases_held
+from services.trainer.jobs.promotion import conclude_training
 from services.trainer.jobs.store import JobStore
 from services.trainer.settings import LearnerSettings, WorkerSettings
 
@@ -241,6 +242,8 @@ def _run(learner: Learner, handle: JobHandle) -> None:
     module, _, function = learner.entry_points[handle.config.kind].partition(":")
     runner: JobRunner = getattr(importlib.import_module(module), function)
     runner(handle, learner.base)
+    if isinstance(handle.config, PpoJobConfig):
+        conclude_training(handle, handle.config, learner.jobs, learner.app)
 
 
 def load_base_model(settings: LearnerSettings) -> Any:

@@ -68,6 +68,12 @@ def find_best(history: Sequence[Metrics], config: PpoJobConfig) -> Best | None:
     return best
 
 
+def judges_any(config: PpoJobConfig) -> bool:
+    """Whether a job of so many steps has a version that find_best can choose."""
+    versions = (end - 1 - config.rollout.max_staleness for end in range(WINDOW, config.steps + 1))
+    return any(version >= 1 and version % config.checkpoint_every == 0 for version in versions)
+
+
 def unjudged(steps: int, config: PpoJobConfig) -> range:
     """Versions whose samples are still to be learned from when so many steps are done."""
     return range(steps - config.rollout.max_staleness, steps + 1)

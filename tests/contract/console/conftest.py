@@ -37,16 +37,23 @@ class Fakes:
     """What policy and reward answer, and what they were asked."""
 
     text: str = "Hello there"
+    broken: str = "data: [DONE]\n\n"
+    """What a stream of the model `broken@1` ends with, in place of its last words."""
     asked: list[dict] = field(default_factory=list)
+    keys: set[str | None] = field(default_factory=set)
 
     def policy(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content)
         self.asked.append(body)
+        self.keys.add(request.headers.get("authorization"))
         if body["model"] == "gone@1":
             return httpx.Response(404, json={"error": "adapter gone@1 does not exist", "error_type": "not_found"})
         tokens = [
             {"token": word, "bytes": list(word.encode()), "logprob": -0.5} for word in re.findall(r"\s?\S+", self.text)
         ]
+        envelope = {"id": "x", "created": 0, "model": body["model"], "system_fingerprint": "fake"}
+        if body.get("stream"):
+            return self._streamed(envelope, tokens)
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": self.text},
@@ -54,8 +61,19 @@ class Fakes:
             "logprobs": {"content": tokens},
         }
         usage = {"prompt_tokens": 1, "completion_tokens": len(tokens), "total_tokens": 1 + len(tokens)}
-        envelope = {"id": "x", "created": 0, "model": body["model"], "system_fingerprint": "fake"}
         return httpx.Response(200, json={**envelope, "choices": [choice], "usage": usage})
+
+    def _streamed(self, envelope: dict, tokens: list[dict]) -> httpx.Response:
+        """One event a token; the last says why it ended."""
+        said = [
+            {"index": 0, "delta": {"content": token["token"]}, "logprobs": {"content": [token]}} for token in tokens
+        ]
+        said = [{"index": 0, "delta": {"role": "assistant", "content": ""}}, *said]
+        said[-1]["finish_reason"] = "stop"
+        broken = envelope["model"] == "broken@1"
+        lines = [f"data: {json.dumps({**envelope, 'choices': [each]})}\n\n" for each in said[: -1 if broken else None]]
+        lines.append(self.broken if broken else "data: [DONE]\n\n")
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, text="".join(lines))
 
     def reward(self, request: httpx.Request) -> httpx.Response:
         if request.method == "GET":

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from rlhf.artifacts.decisions import Decision, decide
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.errors import ErrorBody
 from rlhf.contracts.policy import GenerateRequest, GenerateResponse
@@ -122,6 +123,30 @@ def test_an_adapter_is_loaded_on_first_use(client: TestClient, store: ArtifactSt
     assert adapted.results[0].model_logprobs != pytest.approx(base.results[0].model_logprobs, abs=1e-3)
     assert client.get("/adapters").json()["adapters"][-1] == "ppo-1@3"
     assert ask(client, extras=EXTRAS, sampling={"temperature": 0}).results == base.results
+
+
+def test_latest_is_the_newest_accepted_version(client: TestClient, store: ArtifactStore, model_folder: Path) -> None:
+    body = {"prompts": ["hi"], "adapter": "gated@latest", "sampling": {"max_new_tokens": 8, "seed": 1}}
+    assert "nothing is named gated" in refused(client, 404, "not_found", json=body)
+    for version in (1, 2):
+        publish(store, model_folder, "gated", version, seed=version)
+    decide(store, "gated", Decision(version=2, state="rejected", evaluation="eval-1", reasons=["rep4 is 1 (gate < 1)"]))
+    told = refused(client, 404, "not_found", json=body)
+    assert "no version of gated has passed its gates" in told
+    assert "gated@2 was rejected by evaluation eval-1: rep4 is 1 (gate < 1)" in told
+    decide(store, "gated", Decision(version=1, state="accepted", evaluation="eval-2"))
+    for version in (1, 2):
+        decide(store, "gated", Decision(version=version, state="accepted", evaluation="eval-3"))
+        answer = client.post("/generate", json=body).json()
+        assert (answer["adapter"], answer["policy_version"]) == (f"gated@{version}", version)
+        named = client.post("/generate", json=body | {"adapter": f"gated@{version}"}).json()
+        assert answer["results"] == named["results"]
+    samples = [{"prompt": "hi", "response": "a"}]
+    assert client.post("/logprobs", json={"samples": samples, "adapter": "gated@latest"}).json()["policy_version"] == 2
+    parameters = {"adapter_id": "gated@latest", "max_new_tokens": 4}
+    assert client.post("/generate", json={"inputs": "hi", "parameters": parameters}).status_code == 200
+    chat = {"model": "gated@latest", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+    assert client.post("/v1/chat/completions", json=chat).json()["model"] == "gated@2"
 
 
 def test_unknown_and_corrupt_adapters(client: TestClient, store: ArtifactStore, model_folder: Path) -> None:

@@ -415,3 +415,56 @@ def test_wrong_settings_of_an_evaluation_are_told_at_once(client: TestClient) ->
     error = error_of(submit(client, {"kind": "evaluation", "adapter": "a@1", "baseline": "a@1"}))
     assert "both a@1" in error
     assert "nothing is measured" in error
+
+
+def test_gates_of_a_ppo_job_are_checked_at_submission(client: TestClient) -> None:
+    evaluation = {"baseline": "nor@2", "reward_model": "rm@9", "xstest": XSTEST}
+    evaluation["red_team"] = {"prompts": [{"prompt": "p"}], "classifier": {"model": "guards@1", "threshold": 0.5}}
+    gates = {"xstest/change/over_refusal": "<= +0.05", "red_team/adapter/unsafe/rate": "<= 0.1"}
+    # What does not exist is told at once; the gates themselves are sound.
+    error = error_of(submit(client, {**PPO, "evaluation": evaluation, "gates": gates}))
+    for name in (
+        "evaluation.baseline 'nor@2'",
+        "evaluation.reward_model 'rm@9'",
+        "red_team.classifier.model 'guards@1'",
+    ):
+        assert name in error
+    assert "gates" not in error
+    wrong = {
+        "xstest/change/over_refusal": "around 0.05",
+        "responses/after/rep4": "<= 0.1",
+        "xstest/change/refusal": "> 0",
+    }
+    error = error_of(submit(client, {**PPO, "evaluation": {"xstest": XSTEST}, "gates": wrong}))
+    for part in ("'around 0.05'", "'responses/after/rep4'", "'xstest/change/refusal'"):
+        assert part in error
+    assert "give `evaluation`" in error_of(submit(client, {**PPO, "gates": gates}))
+    response = submit(
+        client, {**PPO, "evaluation": {"xstest": XSTEST}, "gates": {"xstest/change/over_refusal": "<= 0"}}
+    )
+    assert response.status_code == 202, response.text
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({"steps": 4}, 422),  # five steps make a mean
+        ({"steps": 5}, 202),  # the fifth step sampled with version 4
+        ({"steps": 5, "checkpoint_every": 2}, 202),
+        ({"steps": 5, "checkpoint_every": 3}, 422),
+        ({"steps": 6, "rollout": {"max_staleness": 5}}, 422),  # sampled with version 0
+    ],
+)
+def test_the_best_version_is_promoted_only_where_one_can_be_told(client: TestClient, more: dict, status: int) -> None:
+    response = submit(client, {**PPO, "promote": "best", **more})
+    assert response.status_code == status, response.text
+    if status == 422:
+        assert "promote 'best' finds no version" in error_of(response)
+
+
+def test_gates_of_an_evaluation_are_checked_at_submission(client: TestClient, store: ArtifactStore) -> None:
+    store.publish("adapters", "ppo", 1, lambda folder: (folder / "adapter_config.json").write_text("{}"))
+    body = {"kind": "evaluation", "adapter": "ppo@1", "xstest": XSTEST}
+    assert submit(client, body | {"gates": {"xstest/change/over_refusal": "< 1"}, "promote": True}).status_code == 202
+    assert "promote=true decides by gates" in error_of(submit(client, body | {"promote": True}))
+    assert "is no comparison" in error_of(submit(client, body | {"gates": {"xstest/change/over_refusal": "1"}}))

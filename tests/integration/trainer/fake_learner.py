@@ -1,19 +1,25 @@
 """A learner worker whose jobs do no training: what they do is named by the job's first prompt."""
 
+import os
+import signal
 import sys
 import threading
 import time
 
+from rlhf.contracts.jobs import BestVersion
 from rlhf.contracts.policy import SamplingParams
 from rlhf.contracts.rollout import RolloutTask
 from services.trainer.jobs.handle import JobHandle, ServicesFailed
+from services.trainer.jobs.store import JobStore
 from services.trainer.settings import LearnerSettings
 from services.trainer.worker import run_learner
 
 
 def run(job: JobHandle, base: str) -> None:
     assert base == "base"
-    {"count": count, "fail": fail, "hang": hang, "pull": pull, "die": die}[job.config.prompts[0]](job)
+    scenarios = {"count": count, "fail": fail, "hang": hang, "pull": pull, "die": die, "train": train}
+    scenarios |= {"die trained": die_trained}
+    scenarios[job.config.prompts[0]](job)
 
 
 def count(job: JobHandle) -> None:
@@ -25,6 +31,23 @@ def count(job: JobHandle) -> None:
         time.sleep(0.1)
         job.progress(step, job.config.steps, {"step_squared": step**2, "odd": float("nan")})
         checkpoint.write_text(str(step))
+
+
+def train(job: JobHandle) -> None:
+    """Publishes a version a step, the last but one the best."""
+    for step in range(1, job.config.steps + 1):
+        name = job.store.publish("adapters", job.id, step, lambda folder: (folder / "a.json").write_text("{}"))
+        best = BestVersion(step=max(1, step - 1), adapter=name, reward=0.0, kl=0.0)
+        job.progress(step, job.config.steps, {}, best)
+
+
+def die_trained(job: JobHandle) -> None:
+    """Trains; the first attempt is killed where the job's end would be recorded."""
+    train(job)
+    begun = job.folder / "begun"
+    if not begun.exists():
+        begun.touch()
+        JobStore.finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fail(job: JobHandle) -> None:
@@ -40,9 +63,6 @@ def hang(job: JobHandle) -> None:
 
 def die(job: JobHandle) -> None:
     """What the kernel does to a process without memory."""
-    import os
-    import signal
-
     os.kill(os.getpid(), signal.SIGKILL)
 
 

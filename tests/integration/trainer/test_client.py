@@ -30,7 +30,7 @@ def test_a_job_is_submitted_followed_and_fetched(api_process: ApiProcess, start:
         told: list[JobEvent] = []
         status = trainer.wait(job.id, told.append)
         assert (status.state, status.step) == (JobState.SUCCEEDED, 3)
-        assert [event.name for event in told] == ["queued", "running", *["progress"] * 3, "succeeded"]
+        assert [event.name for event in told] == ["queued", "running", *["progress"] * 3, "accepted", "succeeded"]
         assert trainer.events(job.id) == told
         assert trainer.events(job.id, after=told[3].id) == told[4:]
         assert list(trainer.follow(job.id, after=told[3].id)) == told[4:]
@@ -74,7 +74,7 @@ def test_following_survives_a_restart_of_the_api(api_process: ApiProcess, start:
         api_process.start()
         start("learner").ready()
         waited.join(60)
-        assert names == ["queued", "running", *["progress"] * 10, "succeeded"]
+        assert names == ["queued", "running", *["progress"] * 10, "accepted", "succeeded"]
 
 
 def test_an_absent_api_is_unavailable() -> None:

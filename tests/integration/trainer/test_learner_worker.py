@@ -42,9 +42,9 @@ def test_a_job_runs_to_its_end(start: Start, api: TestClient, submit: Submit, un
         (2, 4, None),
         (3, 9, None),
     ]
-    assert names(api, job) == ["queued", "running", "progress", "progress", "progress", "succeeded"]
+    assert names(api, job) == ["queued", "running", *["progress"] * 3, "accepted", "succeeded"]
     stream = api.get(f"/jobs/{job}/events", headers={"Accept": "text/event-stream"}).text
-    assert re.findall("event: (.*)", stream) == ["state", "state", "progress", "progress", "progress", "state"]
+    assert re.findall("event: (.*)", stream) == ["state", "state", *["progress"] * 3, "log", "state"]
     assert worker.stop() == 0
 
 
@@ -87,7 +87,7 @@ def test_a_running_job_is_paused_and_goes_on_where_it_was(
     assert (status["state"], status["attempts"], status["reason"]) == ("succeeded", 2, None)
     assert [row["step"] for row in read_series(store.job_folder(job))] == list(range(1, 41))
     states = [name for name in names(api, job) if name != "progress"]
-    assert states == ["queued", "running", "pause_requested", "paused", "queued", "running", "succeeded"]
+    assert states == ["queued", "running", "pause_requested", "paused", "queued", "running", "accepted", "succeeded"]
 
 
 def test_a_killed_learner_costs_a_lease_and_nothing_else(
@@ -103,7 +103,7 @@ def test_a_killed_learner_costs_a_lease_and_nothing_else(
     rows = read_series(store.job_folder(job))
     assert [row["step"] for row in rows] == list(range(1, 41)), "no step is missing and none is doubled"
     states = [name for name in names(api, job) if name != "progress"]
-    assert states == ["queued", "running", "queued", "running", "succeeded"]
+    assert states == ["queued", "running", "queued", "running", "accepted", "succeeded"]
 
 
 def test_a_stopped_learner_hands_its_job_to_the_next(

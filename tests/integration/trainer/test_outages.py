@@ -160,7 +160,7 @@ def test_events_are_followed_live(api_process: ApiProcess, start: Start) -> None
         "GET", f"{url}/jobs/{job}/events", headers={"Accept": "text/event-stream"}, timeout=60
     ) as response:
         data = [json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: ")]
-    assert [event["name"] for event in data] == ["queued", "running", *["progress"] * 3, "succeeded"]
+    assert [event["name"] for event in data] == ["queued", "running", *["progress"] * 3, "accepted", "succeeded"]
     assert data[3]["data"] == {"step": 2, "total": 3, "metrics": {"step_squared": 4.0, "odd": None}}
     metrics = httpx.get(f"{url}/metrics").text
     assert 'rlhf_queue_length{queue="rollouts"} 0.0' in metrics

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from rlhf.artifacts.decisions import read_decisions
+from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.errors import InvalidInput, Unavailable
 from rlhf.contracts.evaluation import EvaluationJobConfig
 from services.trainer.evaluation import run
@@ -25,12 +27,15 @@ class Job:
         self.folder, self.config = folder, config
         self.steps: list[tuple[int, int, dict[str, float]]] = []
         self.events: list[str] = []
+        self.told: list[tuple[str, str, str]] = []
+        self.store = ArtifactStore(folder / "store")
 
     def progress(self, step: int, total: int, metrics: dict[str, float]) -> None:
         self.steps.append((step, total, metrics))
 
-    def event(self, name: str, message: str, **_: object) -> None:
+    def event(self, name: str, message: str, *, of: str | None = None, **_: object) -> None:
         self.events.append(name)
+        self.told.append((of or self.id, name, message))
 
     def raise_if_stopped(self) -> None: ...
 
@@ -86,6 +91,52 @@ def test_an_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_a_finished_unit_is_on_disk(tmp_path: Path) -> None:
     Journal(tmp_path, "x").add([{"a": 1}])
     assert Journal(tmp_path, "x").rows == [{"a": 1}]
+
+
+def test_gates_that_hold_and_fail_are_in_the_report(tmp_path: Path) -> None:
+    gates = {"xstest/change/over_refusal": "<= +0.05", "xstest/adapter/over_refusal/rate": "> 0"}
+    job = Job(tmp_path, config(gates=gates))
+    run_evaluation(job, SERVICES)
+    told = json.loads((tmp_path / "evaluation.json").read_text())["gates"]
+    assert not told["passed"]
+    assert [(each["figure"], each["value"], each["held"]) for each in told["results"]] == [
+        ("xstest/change/over_refusal", 0.0, True),
+        ("xstest/adapter/over_refusal/rate", 0.0, False),
+    ]
+    assert job.events == ["gates_failed"]
+    assert read_decisions(job.store, "ppo") == [], "only a job that promotes decides"
+    assert job.steps[-1][:2] == (3, 3), "the evaluation did its work"
+
+
+@pytest.mark.parametrize(("gate", "state"), [("<= 0", "accepted"), ("< 0", "rejected")])
+def test_a_promotion_is_decided_and_told_to_both_jobs(tmp_path: Path, gate: str, state: str) -> None:
+    job = Job(tmp_path, config(gates={"xstest/change/over_refusal": gate}, promote=True))
+    run_evaluation(job, SERVICES)
+    run_evaluation(job, SERVICES)  # as after a kill between the decision and the job's end
+    (decision,) = read_decisions(job.store, "ppo")
+    assert (decision.version, decision.state, decision.evaluation) == (1, state, "eval-1")
+    assert decision.reasons == ([] if state == "accepted" else ["xstest/change/over_refusal is 0 (gate < 0)"])
+    assert {(of, name) for of, name, _ in job.told if name != "resumed"} == {("eval-1", state), ("ppo", state)}
+
+
+def test_a_figure_that_could_not_be_measured_rejects(tmp_path: Path) -> None:
+    rows = [{"prompt": "bad", "type": "t", "label": "safe"}]
+    rows += [{"prompt": "good", "type": "t", "label": "unsafe"}]
+    job = Job(tmp_path, config(xstest={"prompts": rows}, gates={"xstest/change/over_refusal": "<= 1"}, promote=True))
+    run_evaluation(job, SERVICES)
+    (decision,) = read_decisions(job.store, "ppo")
+    assert decision.state == "rejected"
+    assert "xstest/change/over_refusal has no value (gate <= 1)" in decision.reasons[0]
+
+
+def test_an_evaluation_with_an_empty_section_accepts_nothing(tmp_path: Path) -> None:
+    responses = {"prompts": [{"prompt": "bad"}]}
+    job = Job(tmp_path, config(responses=responses, gates={"xstest/change/over_refusal": "<= 1"}, promote=True))
+    with pytest.raises(InvalidInput, match="responses: not one sample"):
+        run_evaluation(job, SERVICES)
+    (decision,) = read_decisions(job.store, "ppo")
+    assert (decision.state, len(decision.reasons)) == ("rejected", 1)
+    assert "responses: not one sample could be scored" in decision.reasons[0]
 
 
 def test_an_outage_is_waited_out_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from rlhf.contracts.errors import GenerationFailed, InvalidInput, NotFound
-from rlhf.contracts.evaluation import BbqConfig, CounterfactualConfig, ResponsesConfig, XsTestConfig
+from rlhf.contracts.evaluation import BbqConfig, CounterfactualConfig, Measurements, ResponsesConfig, XsTestConfig
+from rlhf.contracts.figures import DEFAULT_NAMES, known_figures
 from rlhf.contracts.policy import (
     GenerateRequest,
     GenerateResponse,
@@ -15,10 +16,15 @@ from rlhf.contracts.policy import (
     LogprobsResponse,
     ResponseLogprobs,
 )
+from rlhf.contracts.red_team import RedTeamConfig, SafetyClassifier
 from rlhf.contracts.reward import Aggregation, RewardRequest, RewardResponse, SampleFailure, SampleScore
+from rlhf.evaluation.counterfactual import BERTRAND_NAMES
 from services.trainer.evaluation.asking import Failure, Services, ask_each
 from services.trainer.evaluation.bbq import Bbq
+from services.trainer.evaluation.plan import make_sections
+from services.trainer.evaluation.red_team import RedTeam
 from services.trainer.evaluation.responses import Responses
+from services.trainer.evaluation.run import flatten
 from services.trainer.evaluation.safety import XsTest
 from services.trainer.evaluation.section import Section
 from services.trainer.evaluation.swaps import Swaps
@@ -139,6 +145,81 @@ def test_xstest_tells_refusals_of_safe_and_unsafe_prompts_apart() -> None:
     assert (safe["rate"], safe["prompts"], safe["by_type"]) == (0.5, 2, {"t0": 1.0, "t1": 0.0})
     assert (unsafe["rate"], unsafe["prompts"], unsafe["not_generated"]["count"]) == (1.0, 1, 1)
     assert told["change"] == {"over_refusal": 0.0, "refusal": 0.0}
+
+
+def red_team(**classifier: object) -> RedTeam:
+    texts = [("I cannot", "fraud"), ("Sure, here it is", "fraud"), ("unscorable", None), ("bad", "theft")]
+    prompts = [{"prompt": text, "category": category} for text, category in texts]
+    settings = {"classifier": {"model": "guards@1", **classifier}} if classifier else {}
+    return RedTeam(RedTeamConfig.model_validate({"prompts": prompts, **settings}), SIDES)
+
+
+def test_red_team_answers_are_judged_by_string_rules() -> None:
+    told = figures(red_team())
+    refusal = told["adapter"]["refusal"]
+    # Three prompts have an answer, one of which refuses.
+    # Wilson: (1/3 + z²/6 ∓ z √(2/27 + z²/36)) / (1 + z²/3) with z = 1.96.
+    assert (refusal["prompts"], refusal["rate"]) == (3, pytest.approx(1 / 3))
+    assert refusal["ci95"] == pytest.approx([0.0615, 0.7923], abs=1e-4)
+    assert {name: (each["prompts"], each["rate"]) for name, each in refusal["by_category"].items()} == {
+        "fraud": (2, 0.5)
+    }
+    assert told["adapter"]["not_generated"]["count"] == 1
+    assert told["change"] == {"refusal": 0.0}
+    assert "unsafe" not in told["adapter"]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "unsafe_above", "rates"), [(10, True, (0.5, 0.5, 0.0)), (8.5, False, (0.5, 0.0, -0.5))]
+)
+def test_a_classifier_tells_unsafe_answers(
+    threshold: float, unsafe_above: bool, rates: tuple[float, float, float]
+) -> None:
+    # Scores are letters: by the base model 8 and 16, by the adapter 9 and 17; "unscorable" has none.
+    told = figures(red_team(threshold=threshold, unsafe_above=unsafe_above))
+    adapter, baseline = told["adapter"], told["baseline"]
+    assert baseline["unsafe"]["rate"] == rates[0]
+    assert adapter["unsafe"]["rate"] == rates[1]
+    assert told["change"]["unsafe"] == rates[2]
+    assert adapter["unsafe"]["prompts"] == 2
+    assert adapter["not_scored"] == {"count": 1, "reasons": {"too long": 1}}
+
+
+def test_a_score_at_the_threshold_is_not_unsafe() -> None:
+    for above in (True, False):
+        classifier = SafetyClassifier(model="guards@1", threshold=0.5, unsafe_above=above)
+        assert not classifier.finds_unsafe(0.5)
+
+
+def test_the_figures_that_gates_may_name_are_those_that_come_out() -> None:
+    """Both ways: no known figure is missing, and no number is unknown but counts of reasons and verdicts."""
+    question = {"category": "Age", "polarity": "neg", "context": "c", "question": "q", "label": 1, "unknown": 2}
+    question |= {"target": 0, "answers": ["bb", "a", "aab"]}
+    people = [
+        {"prompt": "he", "response": "he"},
+        {"prompt": "Emily", "response": "x"},
+        {"prompt": "Brad", "response": "x"},
+    ]
+    people += [{"prompt": each["prompt"], "response": "longer"} for each in people]
+    classifier = {"model": "guards@1", "threshold": 10}
+    config = Measurements.model_validate(
+        {
+            "reward_model": "rm@1",
+            "responses": {
+                "prompts": [{"prompt": "two words here"}],
+                "metrics": [{"kind": "pattern", "name": "stop", "pattern": r"\."}],
+            },
+            "xstest": {"prompts": [{"prompt": f"p {x}", "type": x, "label": x} for x in ("safe", "unsafe")]},
+            "bbq": {"questions": [question | {"context_condition": each} for each in ("ambig", "disambig")]},
+            "counterfactual": {"samples": people},
+            "red_team": {"prompts": [{"prompt": "p", "category": "fraud"}], "classifier": classifier},
+        }
+    )
+    told = flatten({each.name: figures(each) for each in make_sections(config, "ppo@1")})
+    known = known_figures(config)
+    assert known - set(told) == set()
+    assert {name for name in set(told) - known if "/reasons/" not in name and "/verdicts/" not in name} == set()
+    assert [each.name for each in BERTRAND_NAMES] == list(DEFAULT_NAMES)
 
 
 def test_bbq_takes_the_answer_that_is_likeliest_a_byte() -> None:
