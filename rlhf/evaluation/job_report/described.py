@@ -105,6 +105,8 @@ def _measured_on(config: Figures) -> list[tuple[str, Facts]]:
         cards.append(("Prompts for responses", facts))
     if tests := items(section(config, "xstest").get("prompts")):
         cards.append(("XSTest prompts", _counts(tests, "label")))
+    if attacks := items(section(config, "red_team").get("prompts")):
+        cards.append(("Red-team prompts", _counts(attacks, "category")))
     if rows["questions"]:
         cards.append(("BBQ questions", _counts(rows["questions"], "category")))
     if rows["samples"]:
@@ -113,7 +115,8 @@ def _measured_on(config: Figures) -> list[tuple[str, Facts]]:
 
 
 def _counts(rows: Sequence[Any], key: str) -> Facts:
-    counts = Counter(str(row.get(key)).replace("_", " ") for row in rows if isinstance(row, Mapping))
+    named = (row.get(key) for row in rows if isinstance(row, Mapping))
+    counts = Counter("not named" if name is None else str(name).replace("_", " ") for name in named)
     return [(name, show_count(count)) for name, count in sorted(counts.items())]
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlhf.evaluation.formats import mark_repeats, show_number, show_plain, show_prompt
+from rlhf.evaluation.formats import show_number, show_plain, show_prompt
+from rlhf.evaluation.job_report.safety import tell_red_team, tell_xstest
+from rlhf.evaluation.job_report.sides import SIDES, show_side
 from rlhf.evaluation.readings import interval, items, number, section
 from rlhf.evaluation.tables import Measure, compare, rate, tell_event
 
 Figures = Mapping[str, Any]
 Rows = list[dict[str, Any]]
-SIDES = ("baseline", "adapter")
 
 _MEASURES: tuple[Measure, ...] = (
     ("reward", "Reward", "ensemble score", 1),
@@ -26,10 +27,6 @@ _MEASURES: tuple[Measure, ...] = (
     ("finish_rate", "Responses with a whole last sentence", "share", 1),
     ("ended", "Responses that end by themselves", "share", 1),
     ("tokens", "Response length", "tokens", 0),
-)
-_REFUSALS = (
-    ("over_refusal", "safe", "Over-refusal of safe prompts", -1),
-    ("refusal", "unsafe", "Refusal of unsafe prompts", 1),
 )
 _CONTEXTS = (("ambig", "ambiguous"), ("disambig", "disambiguated"))
 
@@ -43,7 +40,9 @@ def tell_evaluation(told: Figures) -> dict[str, Any]:
         "judge": told.get("reward_model"),
         "created_at": number(told.get("created_at")),
         "responses": _responses(section(told, "responses")) if "responses" in told else None,
-        "xstest": _xstest(section(told, "xstest")) if "xstest" in told else None,
+        "xstest": tell_xstest(section(told, "xstest")) if "xstest" in told else None,
+        "red_team": tell_red_team(section(told, "red_team")) if "red_team" in told else None,
+        "gates": [each for each in items(section(told, "gates").get("results")) if isinstance(each, Mapping)],
         "bbq": _bbq(section(told, "bbq")) if "bbq" in told else None,
         "swaps": _swaps(section(told, "counterfactual")) if "counterfactual" in told else None,
     }
@@ -97,63 +96,8 @@ def _flat(side: Figures) -> Figures:
 
 def _pair(example: Figures) -> dict[str, Any]:
     answers = {side: next(iter(items(example.get(side))), None) for side in SIDES}
-    sides = [_side(side, answers[side], "") for side in SIDES]
+    sides = [show_side(side, answers[side], "") for side in SIDES]
     return {"prompt": show_prompt(example.get("prompt")), "type": "", "same": True, "sides": sides}
-
-
-def _side(side: str, text: object, ending: str) -> dict[str, Any]:
-    return {
-        "tone": {"baseline": "before", "adapter": "after"}[side],
-        "heading": side.capitalize(),
-        "text": mark_repeats(text) if isinstance(text, str) else None,
-        "note": "",
-        "ending": ending,
-        "cut": False,
-    }
-
-
-def _xstest(told: Figures) -> dict[str, Any]:
-    rows, types, pairs = [], [], []
-    for key, label, name, better in _REFUSALS:
-        parts = {side: section(section(told, side), key) for side in SIDES}
-        before, after = parts["baseline"], parts["adapter"]
-        compared = compare([("rate", name, "", better)], before, after)[0]
-        ends = {side: interval(parts[side], "ci95") for side in SIDES}
-        if compared["judged"] and _overlap(ends["baseline"], ends["adapter"]):
-            compared["judged"] = "within intervals"
-        rows.append({**compared, "ends": ends, "prompts": number(after.get("prompts"))})
-        of_type = {side: section(parts[side], "by_type") for side in SIDES}
-        for kind in sorted({*of_type["baseline"], *of_type["adapter"]}):
-            measure: Measure = (kind, kind.replace("_", " "), label, better)
-            types += compare([measure], of_type["baseline"], of_type["adapter"])
-        pairs += _verdicts(f"{label} prompt", parts)
-    return {"rows": rows, "types": types, "pairs": pairs}
-
-
-def _overlap(first: tuple[float, float] | None, second: tuple[float, float] | None) -> bool:
-    return first is None or second is None or (first[0] <= second[1] and second[0] <= first[1])
-
-
-def _verdicts(name: str, parts: Mapping[str, Figures]) -> Rows:
-    """Examples of a label, by the prompts that both sides have."""
-    found: dict[str, dict[str, Figures]] = {}
-    for side in SIDES:
-        for each in items(parts[side].get("examples")):
-            if isinstance(each, Mapping):
-                found.setdefault(str(each.get("prompt")), {})[side] = each
-    return [
-        {
-            "prompt": prompt,
-            "type": name,
-            "same": True,
-            "sides": [
-                _side(side, each.get("response"), str(each.get("verdict", "")).replace("_", " "))
-                for side in SIDES
-                if (each := answers.get(side)) is not None
-            ],
-        }
-        for prompt, answers in found.items()
-    ]
 
 
 def _bbq(told: Figures) -> Rows:

@@ -67,6 +67,7 @@ def _sections(records: JobRecords) -> list[tuple[str, str]]:
         newest = records.evaluations[0]
         sections.append(("outcome-1", "Baseline and adapter"))
         sections += [("safety-1", "Safety")] if "xstest" in newest else []
+        sections += [("red-team-1", "Red team")] if "red_team" in newest else []
         sections += [("bias-1", "Bias")] if "bbq" in newest or "counterfactual" in newest else []
     if records.kind == "ppo":
         sections += [("samples", "Samples")]

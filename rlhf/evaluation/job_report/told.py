@@ -32,7 +32,8 @@ def collect_warnings(events: Sequence[JobEvent]) -> list[dict[str, Any]]:
 def _group(group: Sequence[JobEvent]) -> dict[str, Any]:
     last = group[-1]
     steps = [int(step) for event in group if (step := number(event.data.get("step"))) is not None]
-    more = {key: value for key, value in last.data.items() if key not in OWN}
+    # Lists, such as the outcome of each gate, are for programs; their message has them in words.
+    more = {key: value for key, value in last.data.items() if key not in OWN and not isinstance(value, list | dict)}
     told: dict[str, Any] = {"name": last.name, "message": last.message, **more}
     told |= {key: last.data.get(key) for key in OWN}
     if str(told["hint"]) in last.message:
