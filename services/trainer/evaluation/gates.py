@@ -29,7 +29,7 @@ def tell_outcome(job: JobHandle, config: EvaluationJobConfig, outcome: GatesOutc
     decision = Decision(version=int(version), state=state, evaluation=job.id, reasons=reasons)
     decide(job.store, trained, decision)
     if reasons:
-        message = f"{config.adapter} was rejected by {job.id}, {trained}@latest stays what it was: {'; '.join(reasons)}"
+        message = f"{config.adapter} was rejected by {job.id} and is not {trained}@latest: {'; '.join(reasons)}"
     else:
         message = f"{config.adapter} was accepted by {job.id}: all {len(outcome.results)} gates held"
     for told in (job.id, trained):

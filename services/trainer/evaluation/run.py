@@ -59,6 +59,17 @@ def run_evaluation(job: JobHandle, services: Services) -> None:
             if done < total:
                 job.progress(done, total, {})
     job.raise_if_stopped()
+    job.progress(total, total, _conclude(job, config, sections, journals))
+
+
+def _conclude(
+    job: JobHandle, config: EvaluationJobConfig, sections: list[Section], journals: list[Journal]
+) -> dict[str, float]:
+    """Writes the report and decides by the gates; returns the figures.
+
+    Raises:
+        InvalidInput: a section measured nothing.
+    """
     told = {section.name: section.summarise(journal.rows) for section, journal in zip(sections, journals, strict=True)}
     metrics = flatten(told)
     report: dict[str, Any] = {"job": job.id, "adapter": config.adapter, "baseline": config.baseline}
@@ -70,11 +81,11 @@ def run_evaluation(job: JobHandle, services: Services) -> None:
     write_report(Path(job.folder) / REPORT_FILE, report)
     empty = _find_emptiness(sections, journals)
     if outcome is not None:
-        # Before the job's end, so that one who is killed in between does it again; the same figures decide the same.
+        # Before the job's end is recorded: one who is killed in between does it again, from the same figures.
         tell_outcome(job, config, outcome, empty)
     if empty is not None:
         raise InvalidInput(empty)
-    job.progress(total, total, metrics)
+    return metrics
 
 
 def flatten(told: dict[str, Any], prefix: str = "") -> dict[str, float]:
