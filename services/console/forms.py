@@ -16,7 +16,7 @@ MOST_FIELDS = 200
 
 
 class Forbidden(ServiceError):
-    """The form is not one of ours, or of an earlier login (403)."""
+    """The form is not one of ours or of an earlier login, or the page is not for this person (403)."""
 
     status = 403
     error_type = "unauthorized"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,13 +92,14 @@ def fakes() -> Fakes:
 
 
 @pytest.fixture
-def settings() -> ConsoleSettings:
+def settings(tmp_path: Path) -> ConsoleSettings:
     return ConsoleSettings(
         trainer_url=NOWHERE,
         policy_url=NOWHERE,
         reward_url=NOWHERE,
         api_key=KEY,
         services_api_key="the key of services",
+        console_database=str(tmp_path / "console.sqlite3"),
     )
 
 
@@ -139,6 +140,24 @@ def visitor(app: FastAPI) -> Iterator[TestClient]:
 
 def csrf_of(page: httpx.Response) -> str:
     return re.search(r'name="csrf" value="([^"]+)"', page.text).group(1)
+
+
+@pytest.fixture
+def newcomer(app: FastAPI, browser: TestClient) -> Callable[[str], TestClient]:
+    """Adds an annotator by name, and logs in as that one in a browser of its own."""
+
+    def add(name: str) -> TestClient:
+        client = TestClient(app, follow_redirects=False)
+        assert log_in(client, add_person(browser, name)).status_code == 303
+        return client
+
+    return add
+
+
+def add_person(admin: TestClient, name: str, role: str = "annotator") -> str:
+    """The key that the page shows."""
+    answer = admin.post("/people", data={"csrf": csrf_of(admin.get("/people")), "name": name, "role": role})
+    return re.search(r'<code class="wrap">([^<]+)</code>', answer.text).group(1)
 
 
 def log_in(client: TestClient, key: str = KEY, to: str = "/") -> httpx.Response:
