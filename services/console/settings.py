@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -23,6 +24,9 @@ class ConsoleSettings(ServiceSettings):
         SecretStr("runs/console.sqlite3"),
         description="people, studies, judgements and datasets: a SQLite file, made where it is missing, or a "
         "postgresql:// URL",
+    )
+    console_database_password_file: Path | None = Field(
+        None, description="file with the password of PostgreSQL, for a console_database that holds none"
     )
     login_guesses_per_address: int = Field(
         10, ge=1, le=1000, description="wrong keys from one address within login_window_s, after which it has to wait"
@@ -47,6 +51,24 @@ class ConsoleSettings(ServiceSettings):
     def _database_is_known(cls, given: SecretStr) -> SecretStr:
         parse_url(given.get_secret_value())
         return given
+
+    @model_validator(mode="after")
+    def _read_database_password(self) -> Self:
+        url = parse_url(self.console_database.get_secret_value())
+        if self.console_database_password_file is None or url.password is not None:
+            return self
+        if url.get_backend_name() == "sqlite":
+            raise ValueError(
+                "console_database is a SQLite file, which has no password; set RLHF_CONSOLE_DATABASE to a "
+                "postgresql:// URL, or unset RLHF_CONSOLE_DATABASE_PASSWORD_FILE"
+            )
+        password = self.console_database_password_file.read_text().strip()
+        if not password:
+            raise ValueError(
+                f"{self.console_database_password_file} is empty; write the password of PostgreSQL into it"
+            )
+        self.console_database = SecretStr(url.set(password=password).render_as_string(hide_password=False))
+        return self
 
     @property
     def login_key(self) -> str:
