@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from services.console.settings import ConsoleSettings
 
-SERVICES = {name: "http://service:8000" for name in ("trainer_url", "policy_url", "reward_url")}
+SERVICES = dict.fromkeys(("trainer_url", "policy_url", "reward_url"), "http://service:8000")
 
 
 def settings(database: str, password: str, folder: Path) -> ConsoleSettings:
