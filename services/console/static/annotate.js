@@ -4,9 +4,10 @@
 const SETTLE_MS = 400;
 const shown = performance.now();
 const settled = () => performance.now() - shown > SETTLE_MS;
+const WRITING = "textarea, select, input:not([type=checkbox])";
 
 document.addEventListener("keydown", (event) => {
-  if (event.repeat || event.ctrlKey || event.altKey || event.metaKey || event.target.closest("textarea, input, select")) return;
+  if (event.repeat || event.ctrlKey || event.altKey || event.metaKey || event.target.closest(WRITING)) return;
   const button = document.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
   if (button && settled()) button.form.requestSubmit(button);
 });

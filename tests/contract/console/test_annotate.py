@@ -50,6 +50,17 @@ def test_nothing_tells_who_wrote_what_unless_the_study_says_so(browser: TestClie
     assert "ppo-1@3" in anna.get(current(anna, told)).text
 
 
+def test_every_choice_has_its_key_and_needs_no_script(newcomer: Newcomer, study: int) -> None:
+    anna = newcomer("Anna")
+    place = current(anna, study)
+    judge(anna, place, "tie")
+    page = anna.get(current(anna, study)).text
+    assert re.findall(r'<button[^>]* data-key="(\w)"', page) == ["u", "1", "2", "3", "4", "s"]
+    assert re.findall(r'<button name="choice" value="(\w+)"', page) == ["first", "second", "tie", "both_bad"]
+    assert '<script src="/static/annotate.js" defer></script>' in page
+    assert anna.get("/static/annotate.js").status_code == 200
+
+
 def test_sides_differ_between_people_and_pairs_and_stay(app: FastAPI, browser: TestClient, newcomer: Newcomer) -> None:
     study = make_study(browser, [pair(f"P{number}") for number in range(8)])
     anna, first = newcomer("Anna"), []
