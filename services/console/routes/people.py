@@ -11,7 +11,7 @@ from services.console.pages import page
 from services.console.store import people
 from services.console.store.database import Store
 from services.console.store.models import Person, Role
-from services.console.visitors import AtStore
+from services.console.visitors import AtStore, Id
 
 router = APIRouter()
 
@@ -34,7 +34,7 @@ def add_person(request: Request, form: PostedForm, store: AtStore) -> Response:
 
 
 @router.post("/people/{person}/key")
-def renew_key(request: Request, person: int, form: PostedForm, store: AtStore) -> Response:
+def renew_key(request: Request, person: Id, form: PostedForm, store: AtStore) -> Response:
     """Draws another key and shows it; logins with the old one end."""
     with store.writing() as session:
         found, key = people.renew_key(session, person)
@@ -42,7 +42,7 @@ def renew_key(request: Request, person: int, form: PostedForm, store: AtStore) -
 
 
 @router.post("/people/{person}/remove")
-def remove_person(person: int, form: PostedForm, store: AtStore) -> Response:
+def remove_person(person: Id, form: PostedForm, store: AtStore) -> Response:
     """Ends the key and the logins; judgements stay."""
     with store.writing() as session:
         people.remove(session, person)

@@ -10,6 +10,8 @@ from enum import StrEnum
 from sqlalchemy import JSON, Enum, ForeignKey, MetaData, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from rlhf.contracts.base import Message, prompt_messages
+
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_name)s",
     "uq": "uq_%(table_name)s_%(column_0_name)s",
@@ -121,6 +123,12 @@ class Pair(Base):
     uncertainty_b: Mapped[float | None]
     disagreement: Mapped[float | None]
     gold: Mapped[Verdict | None]
+
+    @property
+    def turns(self) -> list[Message]:
+        """The prompt as a conversation."""
+        prompt = self.prompt
+        return prompt_messages(prompt if isinstance(prompt, str) else [Message.model_validate(each) for each in prompt])
 
 
 class Judgement(Base):
