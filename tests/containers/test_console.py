@@ -129,6 +129,9 @@ def test_wrong_keys_count_for_who_sent_them_whatever_the_request_says(stack: Sta
             assert "secure" not in guesser.get("/login").headers["set-cookie"].lower()
         answer = log_in(guesser, "wrong", **{"X-Forwarded-For": "203.0.113.99"})
         assert (answer.status_code, int(answer.headers["retry-after"]) > 0) == (429, True)
+    # Nobody gets past the front, whose word the console takes.
+    reach = "import socket; socket.create_connection(('console', 8000), timeout=3)"
+    assert stack.execute("trainer-api", "python", "-c", reach, check=False).returncode != 0
     seen = {json.loads(line).get("address") for line in stack.logs("console")} - {None}
     front = {network["IPAddress"] for network in stack.inspect("front")["NetworkSettings"]["Networks"].values()}
     assert len(seen) == 1
