@@ -81,22 +81,6 @@ def page(request: Request, name: str, status: int = 200, /, **values: Any) -> HT
     return HTMLResponse(_templates.get_template(name).render(shared | values), status_code=status)
 
 
-def show_error(request: Request, error: ServiceError) -> Response:
-    """An error as a page, in place of the JSON that programs get from the other services."""
-    if request.url.path in OPEN_PATHS:
-        return answer_error(error)
-    status, message = error.status, error.message
-    if isinstance(error, Unauthorized):
-        # The visitor is signed in: it is the console's own key that a service refused.
-        status = 503
-        message = f"A service refused the console's key: {message}; set RLHF_SERVICES_API_KEY to its key"
-    title = TITLES.get(status, "Error")
-    answer = page(request, "error.html.j2", status, title=title, message=message, id=request_id.get())
-    if error.retry_after is not None:
-        answer.headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    return answer
-
-
 def handle_errors(app: FastAPI) -> None:
     """Errors become pages."""
 
@@ -115,3 +99,19 @@ def handle_errors(app: FastAPI) -> None:
         title = TITLES.get(error.status_code, "Error")
         message = f"{request.method} {request.url.path}: {error.detail}"
         return page(request, "error.html.j2", error.status_code, title=title, message=message, id=request_id.get())
+
+
+def show_error(request: Request, error: ServiceError) -> Response:
+    """An error as a page, in place of the JSON that programs get from the other services."""
+    if request.url.path in OPEN_PATHS:
+        return answer_error(error)
+    status, message = error.status, error.message
+    if isinstance(error, Unauthorized):
+        # The visitor is signed in: it is the console's own key that a service refused.
+        status = 503
+        message = f"A service refused the console's key: {message}; set RLHF_SERVICES_API_KEY to its key"
+    title = TITLES.get(status, "Error")
+    answer = page(request, "error.html.j2", status, title=title, message=message, id=request_id.get())
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    return answer

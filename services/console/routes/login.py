@@ -40,7 +40,7 @@ def log_in(request: Request, form: PostedForm) -> Response:
     person = logins.identify(form.get("key", "").strip(), address)
     if person is None:
         log.warning("login refused: a wrong key", extra={"address": address})
-        error = "This is not a key. Yours was shown once, when an admin added you; the operator's is RLHF_API_KEY."
+        error = "This is not the key. Yours was shown once, when an admin added you; the operator's is RLHF_API_KEY."
         return page(request, "login.html.j2", 401, to=to, error=error)
     session = sessions.begin(person.id, person.generation, person.role)
     sessions.end(request.state.session)

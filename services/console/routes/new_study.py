@@ -14,11 +14,11 @@ from sqlalchemy.exc import IntegrityError
 from rlhf.contracts.base import ARTIFACT_REF_PATTERN
 from rlhf.contracts.errors import InvalidInput, ServiceError, Unauthorized
 from rlhf.contracts.policy import SamplingParams
-from services.console.answers import BASE, MOST_PROMPTS, Answered, answer, score
 from services.console.backends import AtBackends, Backends
 from services.console.forms import PostedForm, PostedUpload
 from services.console.pages import page
 from services.console.pairs import ORDERINGS, ScoredPair, arrange, read_pairs
+from services.console.sampled_pairs import BASE, MOST_PROMPTS, Answered, answer, score
 from services.console.schemaform import SchemaForm, sort_errors
 from services.console.store import studies
 from services.console.store.database import Store

@@ -36,16 +36,16 @@ NOWHERE = "http://nowhere"
 class Fakes:
     """What policy and reward answer, and what they were asked."""
 
-    text: str = "Hello there"
-    asked: list[dict] = field(default_factory=list)
     members: dict[str, list[float]] = field(default_factory=dict)
     """Scores of the ensemble's members, by the response."""
+    text: str = "Hello there"
+    asked: list[dict] = field(default_factory=list)
 
     def policy(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/generate":
+            return self.generate(request)
         body = json.loads(request.content)
         self.asked.append(body)
-        if request.url.path == "/generate":
-            return self.generate(body)
         if body["model"] == "gone@1":
             return httpx.Response(404, json={"error": "adapter gone@1 does not exist", "error_type": "not_found"})
         tokens = [
@@ -61,17 +61,6 @@ class Fakes:
         envelope = {"id": "x", "created": 0, "model": body["model"], "system_fingerprint": "fake"}
         return httpx.Response(200, json={**envelope, "choices": [choice], "usage": usage})
 
-    def generate(self, body: dict) -> httpx.Response:
-        """Every model repeats the prompt and says its name, but for one that each of them answers alike."""
-        model, sampling = body["adapter"] or "base", body["sampling"]
-        result = {"sample_index": 0, "finish_reason": "eos_token", "generated_tokens": 1, "seed": sampling["seed"]}
-        results = [
-            {**result, "prompt_index": index, "text": "Same" if prompt == "Alike?" else f"{prompt} {model}"}
-            for index, prompt in enumerate(body["prompts"])
-        ]
-        named = {"model": "m", "adapter": body["adapter"], "policy_version": 0}
-        return httpx.Response(200, json={**named, "results": results, "timings": {"queue_s": 0, "inference_s": 0}})
-
     def reward(self, request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
             models = {"backbone": "b", "loaded": [], "default": None, "available": ["rm@1"]}
@@ -81,6 +70,19 @@ class Fakes:
         results = [score | {"members": self.members.get(each["response"], [1.25, 1.75])} for each in samples]
         timings = {"queue_s": 0, "inference_s": 0}
         return httpx.Response(200, json={"model": "rm@1", "results": results, "timings": timings})
+
+    def generate(self, request: httpx.Request) -> httpx.Response:
+        """Every model repeats the prompt and says its name, but for one that each of them answers alike."""
+        body = json.loads(request.content)
+        self.asked.append(body)
+        model, sampling = body["adapter"] or "base", body["sampling"]
+        result = {"sample_index": 0, "finish_reason": "eos_token", "generated_tokens": 1, "seed": sampling["seed"]}
+        results = [
+            {**result, "prompt_index": index, "text": "Same" if prompt == "Alike?" else f"{prompt} {model}"}
+            for index, prompt in enumerate(body["prompts"])
+        ]
+        named = {"model": "m", "adapter": body["adapter"], "policy_version": 0}
+        return httpx.Response(200, json={**named, "results": results, "timings": {"queue_s": 0, "inference_s": 0}})
 
 
 class InProcess(httpx.BaseTransport):

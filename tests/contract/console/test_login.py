@@ -27,7 +27,7 @@ def test_without_a_login_there_is_the_login_form_alone(visitor: TestClient) -> N
 def test_a_wrong_key_is_refused(visitor: TestClient) -> None:
     answer = log_in(visitor, "guess")
     assert answer.status_code == 401
-    assert "not a key" in answer.text
+    assert "not the key" in answer.text
     assert "guess" not in answer.text
     assert visitor.get("/").status_code == 303
 

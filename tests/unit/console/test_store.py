@@ -1,6 +1,7 @@
 """The database: its schema comes from migrations alone, and what cannot be opened says why."""
 
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,12 @@ def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match="RLHF_CONSOLE_DATABASE") as refused:
         Store(parse_url("postgresql://me:secret@127.0.0.1:9/x"))
     assert "secret" not in str(refused.value)
+
+
+def test_a_missing_driver_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(DatabaseError, match=r"needs the package psycopg; pip install 'rlhf-services\[postgresql\]'"):
+        Store(parse_url("postgresql://h/x"))
 
 
 def test_a_setting_is_a_file_or_a_url() -> None:
