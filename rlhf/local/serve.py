@@ -17,7 +17,8 @@ CHECK_S = 0.5
 def serve(options: StackOptions, signals: StopSignals, say: Callable[[str], None], *, fresh: bool = False) -> None:
     """Runs the stack until a stop is requested; then stops it and returns.
 
-    Jobs, adapters and reward models of an earlier run in the same folder are kept, and its unfinished jobs go on.
+    Jobs, adapters and reward models of an earlier run in the same folder are kept, and its unfinished jobs go on. What
+    people judged is kept in any case.
 
     Args:
         options: what to start.

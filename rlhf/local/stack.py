@@ -33,7 +33,7 @@ class StackOptions:
     """What to start.
 
     Attributes:
-        folder: of the run: logs/, store/ and redis/ are made in it.
+        folder: of the run: logs/, store/, redis/ and the console's database are made in it.
         model: the base model, a folder or a Hub id.
         ports: policy, reward, trainer, console and redis; 0 takes a free one.
         api_key: null draws one.
@@ -130,6 +130,9 @@ class Stack:
         module = "services.trainer.api" if name == "trainer" else f"services.{name}"
         label = "trainer-api" if name == "trainer" else name
         settings = {"RLHF_HOST": HOST, "RLHF_PORT": str(self._ports[name])}
+        if name == "console":
+            # Its default is a file of the folder that this process was started in.
+            settings["RLHF_CONSOLE_DATABASE"] = str((self.options.folder / "console.sqlite3").resolve())
         threads = self.threads if name in ("policy", "reward") else 1
         probe = http_probe(self._url(name, "/ready"))
         return self._program(label, [module], settings, threads, probe)

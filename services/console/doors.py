@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import quote
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import RedirectResponse
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rlhf.contracts.errors import ServiceError
 from rlhf.serving.service import OPEN_PATHS
-from services.console.sessions import COOKIE, Sessions
+from services.console.forms import Forbidden
+from services.console.pages import show_error
+from services.console.sessions import COOKIE, Session, Sessions
+from services.console.store.models import Role
 
 STATIC = "/static/"
 LOGIN = "/login"
+LOGOUT = "/logout"
+ANNOTATE = "/annotate"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -31,12 +39,13 @@ HEADERS = {
 class Doors:
     """ASGI middleware: without a login there are the login form, static files and probes, and nothing else.
 
-    `request.state.session` is the visitor's session, or None.
+    Annotators have the pages under /annotate, and nothing else: what is added to the console is closed to them until
+    somebody opens it here. `request.state.session` is the visitor's session, or None.
     """
 
-    def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
-        """Args: app, what to guard; sessions, who may enter."""
-        self.app, self.sessions = app, sessions
+    def __init__(self, app: ASGIApp, sessions: Sessions, holds: Callable[[Session], bool]) -> None:
+        """Args: app, what to guard; sessions, their cookies; holds, whether a session's person may still enter."""
+        self.app, self.sessions, self.holds = app, sessions, holds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection."""
@@ -44,8 +53,7 @@ class Doors:
             await self.app(scope, receive, send)
             return
         request, path = Request(scope), scope["path"]
-        session = self.sessions.read(request.cookies.get(COOKIE))
-        request.state.session = session
+        is_open = path in OPEN_PATHS or path.startswith(STATIC)
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -54,10 +62,34 @@ class Doors:
                 headers["Cache-Control"] = "no-cache" if path.startswith(STATIC) else "no-store"
             await send(message)
 
-        is_open = path in OPEN_PATHS or path == LOGIN or path.startswith(STATIC)
-        if is_open or (session is not None and session.signed_in):
+        request.state.session = None
+        if is_open:
             await self.app(scope, receive, send_guarded)
             return
-        # Only a page that was read, not one that was sent, can be gone back to.
-        back = f"?next={quote(path)}" if scope["method"] == "GET" and path != "/" else ""
-        await RedirectResponse(LOGIN + back, status_code=303)(scope, receive, send_guarded)
+        try:
+            session = request.state.session = await self._session(request)
+            answer = self._turn_away(request, session)
+        except ServiceError as error:
+            answer = show_error(request, error)
+        await (answer or self.app)(scope, receive, send_guarded)
+
+    async def _session(self, request: Request) -> Session | None:
+        session = self.sessions.read(request.cookies.get(COOKIE))
+        if session is None or not session.signed_in:
+            return session
+        # Whoever was removed is out with the next request, not with the session's end.
+        return session if await run_in_threadpool(self.holds, session) else None
+
+    def _turn_away(self, request: Request, session: Session | None) -> Response | None:
+        path = request.url.path
+        if path == LOGIN:
+            return None
+        if session is None or not session.signed_in:
+            # Only a page that was read, not one that was sent, can be gone back to.
+            back = f"?next={quote(path)}" if request.method == "GET" and path != "/" else ""
+            return RedirectResponse(LOGIN + back, status_code=303)
+        if session.role is Role.ADMIN or path in (ANNOTATE, LOGOUT) or path.startswith(f"{ANNOTATE}/"):
+            return None
+        if path == "/":
+            return RedirectResponse(ANNOTATE, status_code=303)
+        raise Forbidden(f"{path} is for admins; annotators have the pages under {ANNOTATE}")

@@ -17,8 +17,29 @@ from rlhf.contracts.errors import InvalidInput, NotFound, ServiceError, Unauthor
 from rlhf.serving.logs import request_id
 from rlhf.serving.service import OPEN_PATHS, answer_error, describe_validation
 from services.console.sessions import Session
+from services.console.store.models import Role
 
-TITLES = {403: "Not allowed", 404: "Not found", 409: "Not possible now", 422: "Not understood", 503: "Out of reach"}
+TITLES = {
+    403: "Not allowed",
+    404: "Not found",
+    409: "Not possible now",
+    413: "Too large",
+    422: "Not understood",
+    429: "Too many at once",
+    503: "Out of reach",
+}
+NAVIGATION = {
+    Role.ADMIN: (
+        ("/", "Jobs"),
+        ("/submit", "New job"),
+        ("/playground", "Playground"),
+        ("/annotate", "Annotate"),
+        ("/studies", "Studies"),
+        ("/datasets", "Datasets"),
+        ("/people", "People"),
+    ),
+    Role.ANNOTATOR: (("/annotate", "Annotate"),),
+}
 
 
 def _moment(seconds: float | None) -> str:
@@ -47,12 +68,13 @@ _templates = Environment(
 _templates.filters |= {"moment": _moment, "duration": _duration, "figure": _figure}
 
 
-def page(request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
+def page(request: Request, name: str, status: int = 200, /, **values: Any) -> HTMLResponse:
     """A page. Args: request, for its session; name, of the template; status, of the answer; values, it shows."""
     session: Session | None = request.state.session
     shared = {
-        "signed_in": session is not None and session.signed_in,
+        "role": None if session is None else session.role,
         "csrf": "" if session is None else request.app.state.sessions.csrf(session),
+        "navigation": NAVIGATION,
         "path": request.url.path,
         "now": time.time(),
     }
@@ -65,31 +87,36 @@ def fragment(name: str, **values: Any) -> str:
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Errors become pages, in place of the JSON that programs get from the other services."""
-
-    def show(request: Request, error: ServiceError) -> Response:
-        if request.url.path in OPEN_PATHS:
-            return answer_error(error)
-        status, message = error.status, error.message
-        if isinstance(error, Unauthorized):
-            # The visitor is signed in: it is the console's own key that a service refused.
-            status = 503
-            message = f"A service refused the console's key: {message}; set RLHF_SERVICES_API_KEY to its key"
-        title = TITLES.get(status, "Error")
-        return page(request, "error.html.j2", status, title=title, message=message, id=request_id.get())
+    """Errors become pages."""
 
     @app.exception_handler(ServiceError)
     async def service_error(request: Request, error: ServiceError) -> Response:
-        return show(request, error)
+        return show_error(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return show(request, InvalidInput(describe_validation(list(error.errors()))))
+        return show_error(request, InvalidInput(describe_validation(list(error.errors()))))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
-            return show(request, NotFound(f"there is no page {request.url.path}"))
+            return show_error(request, NotFound(f"there is no page {request.url.path}"))
         title = TITLES.get(error.status_code, "Error")
         message = f"{request.method} {request.url.path}: {error.detail}"
         return page(request, "error.html.j2", error.status_code, title=title, message=message, id=request_id.get())
+
+
+def show_error(request: Request, error: ServiceError) -> Response:
+    """An error as a page, in place of the JSON that programs get from the other services."""
+    if request.url.path in OPEN_PATHS:
+        return answer_error(error)
+    status, message = error.status, error.message
+    if isinstance(error, Unauthorized):
+        # The visitor is signed in: it is the console's own key that a service refused.
+        status = 503
+        message = f"A service refused the console's key: {message}; set RLHF_SERVICES_API_KEY to its key"
+    title = TITLES.get(status, "Error")
+    answer = page(request, "error.html.j2", status, title=title, message=message, id=request_id.get())
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    return answer

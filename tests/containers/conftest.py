@@ -36,12 +36,12 @@ def engine() -> None:
 
 
 @contextmanager
-def started(name: str, settings: Mapping[str, str]) -> Iterator[Stack]:
-    """Brings up a project, of which nothing remains."""
+def started(name: str, settings: Mapping[str, str], *services: str) -> Iterator[Stack]:
+    """Brings up a project, or some of its services and what they need; nothing remains of it."""
     stack = Stack(f"rlhf-{name}-{os.getpid()}", settings)
     try:
         stack.down()
-        stack.up()
+        stack.up(*services)
         yield stack
     finally:
         stack.down()

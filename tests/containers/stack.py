@@ -17,8 +17,19 @@ import httpx
 ROOT = Path(__file__).parents[2]
 HTTP_SERVICES = ("policy", "reward", "trainer")
 MONITORS = ("prometheus", "flower")
-LONG_RUNNING = ("redis", "policy", "reward", "trainer-api", "learner", "rollout", "evaluation", "front")
-OWN_IMAGES = ("policy", "reward", "trainer-api", "evaluation", "learner", "front", "demo", *MONITORS)
+LONG_RUNNING = ("redis", "policy", "reward", "trainer-api", "learner", "rollout", "evaluation", "console", "front")
+OWN_IMAGES = (
+    "policy",
+    "reward",
+    "trainer-api",
+    "evaluation",
+    "learner",
+    "console",
+    "front",
+    "demo",
+    "postgres",
+    *MONITORS,
+)
 WITH_MONITORS = "docker-compose.yml:deploy/compose/monitoring.yml:deploy/compose/flower.yml"
 
 
@@ -30,7 +41,7 @@ class Stack:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        doors = (*HTTP_SERVICES, *MONITORS)
+        doors = (*HTTP_SERVICES, "console", *MONITORS)
         self.ports = dict(zip(doors, free_ports(len(doors)), strict=True))
         # Nothing of the caller's own settings: a fresh clone has no .env either.
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RLHF_", "COMPOSE_"))}

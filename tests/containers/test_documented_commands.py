@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
 
 DOCUMENTS = ("README.md", "docs/containers.md")
 TESTED_BLOCK = re.compile(r"<!-- tested: containers -->\n```bash\n(.*?)```", re.DOTALL)
-DOCUMENTED_PORTS = {"policy": 8001, "reward": 8002, "trainer": 8003}
+DOCUMENTED_PORTS = {"policy": 8001, "reward": 8002, "trainer": 8003, "console": 8004}
 # A document need not show what happens on an error; here every error ends the script.
 PREFACE = 'set -euo pipefail\ncurl() { command curl --fail-with-body "$@"; }\n'
 

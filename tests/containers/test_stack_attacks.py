@@ -119,7 +119,17 @@ def test_redis_answers_nobody_without_the_password(stack: Stack) -> None:
 
 def test_images_hold_no_secret_no_tool_and_little_else(stack: Stack, key: str) -> None:
     password = stack.secret("redis_password")
-    for image in ("policy", "reward", "trainer-api", "evaluation", "learner", "front", "prometheus", "flower"):
+    for image in (
+        "policy",
+        "reward",
+        "trainer-api",
+        "evaluation",
+        "learner",
+        "console",
+        "front",
+        "prometheus",
+        "flower",
+    ):
         name = f"rlhf-services/{image}:{stack.name}"
         history = stack.run("docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", name).stdout
         (facts,) = json.loads(stack.run("docker", "image", "inspect", name).stdout)
@@ -131,10 +141,10 @@ def test_images_hold_no_secret_no_tool_and_little_else(stack: Stack, key: str) -
         assert values == []
         assert facts["Config"]["User"] == "10001:10001"
         assert facts["Config"]["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
-        if image == "trainer-api":
+        if image in ("trainer-api", "console"):
             assert facts["Size"] < 250e6
     names = ("pip", "torch", "transformers", "rouge_score")
     look = f"import importlib.util as u; print(*[n for n in {names} if u.find_spec(n)])"
-    ours = {"trainer-api": "", "evaluation": "rouge_score", "policy": "torch transformers"}
+    ours = {"trainer-api": "", "console": "", "evaluation": "rouge_score", "policy": "torch transformers"}
     for service, expected in (ours | {"learner": ours["policy"]}).items():
         assert stack.execute(service, "/venv/bin/python", "-c", look).stdout.strip() == expected

@@ -17,7 +17,7 @@ from tests.containers.stack import ROOT, Stack, ppo_job, submit, wait_for_job
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
 
-SCRAPED = {"policy", "reward", "trainer-api", "learner", "rollout", "evaluation"}
+SCRAPED = {"policy", "reward", "trainer-api", "learner", "rollout", "evaluation", "console"}
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 
 

@@ -24,7 +24,7 @@ def test_a_backup_restores_an_empty_project_and_keys_change(
         for commands in (back_up, restore):
             stack.run("bash", "-euc", commands, timeout=900)
     finally:
-        for archive in ("store.tar", "redis.tar"):
+        for archive in ("store.tar", "redis.tar", "console.tar"):
             (ROOT / archive).unlink(missing_ok=True)
     drawn = stack.secret("api_key")
     assert drawn != key

@@ -10,18 +10,27 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = [ROOT / "services" / service / "Dockerfile" for service in ("policy", "reward", "trainer")]
-ALL_DOCKERFILES = [*DOCKERFILES, *sorted((ROOT / "deploy").rglob("Dockerfile"))]
+CONSOLE = ROOT / "services" / "console" / "Dockerfile"
+ALL_DOCKERFILES = [*DOCKERFILES, CONSOLE, *sorted((ROOT / "deploy").rglob("Dockerfile"))]
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 
 
-def shared_stages(dockerfile: Path) -> str:
+def shared_stages(dockerfile: Path, last: str) -> str:
     text = dockerfile.read_text()
-    stage = text.index("FROM base AS torch\n")
+    stage = text.index(f"\nFROM {last}\n")
     return text[text.index("ARG PYTHON_IMAGE") : text.index("\n\n", stage)]
 
 
 def test_stages_with_torch_are_the_same_so_that_they_are_built_and_stored_once() -> None:
-    assert len({shared_stages(dockerfile) for dockerfile in DOCKERFILES}) == 1
+    assert len({shared_stages(dockerfile, "base AS torch") for dockerfile in DOCKERFILES}) == 1
+
+
+def test_the_console_begins_as_the_others_do_so_that_it_shares_what_they_have_built() -> None:
+    def instructions(dockerfile: Path) -> list[str]:
+        lines = shared_stages(dockerfile, "${PYTHON_IMAGE} AS project").splitlines()
+        return [line for line in lines if not line.startswith("# ")]
+
+    assert instructions(CONSOLE) == instructions(DOCKERFILES[0])
 
 
 @pytest.mark.parametrize("dockerfile", ALL_DOCKERFILES, ids=lambda path: path.parent.name)
@@ -66,7 +75,7 @@ def test_locks_hold_the_versions_that_the_tests_run_with_and_a_hash_of_each(lock
 
 
 def test_images_without_torch_lock_no_package_of_models() -> None:
-    for name in ("api", "demo", "flower", "evaluation"):
+    for name in ("api", "console", "demo", "flower", "evaluation"):
         assert not {"transformers", "safetensors", "tensorboardx", "peft"} & set(
             pins(ROOT / "requirements" / f"{name}.txt")
         )

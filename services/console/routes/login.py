@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from services.console.forms import PostedForm
+from services.console.logins import Logins
 from services.console.pages import page
 from services.console.sessions import COOKIE, Session, Sessions
 
@@ -34,11 +35,14 @@ def log_in(request: Request, form: PostedForm) -> Response:
     """A right key gets a new session, whatever session came with it."""
     sessions: Sessions = request.app.state.sessions
     to = _local(form.get("next", "/"))
-    session = sessions.log_in(form.get("key", ""))
-    if session is None:
-        log.warning("login refused: a wrong key")
-        error = "This is not the key. It is what RLHF_API_KEY holds where the console runs."
+    logins: Logins = request.app.state.logins
+    address = "unknown" if request.client is None else request.client.host
+    person = logins.identify(form.get("key", "").strip(), address)
+    if person is None:
+        log.warning("login refused: a wrong key", extra={"address": address})
+        error = "This is not the key. Yours was shown once, when an admin added you; the operator's is RLHF_API_KEY."
         return page(request, "login.html.j2", 401, to=to, error=error)
+    session = sessions.begin(person.id, person.generation, person.role)
     sessions.end(request.state.session)
     response = RedirectResponse(to, status_code=303)
     _set_cookie(request, response, session)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,8 @@ NOWHERE = "http://nowhere"
 class Fakes:
     """What policy and reward answer, and what they were asked."""
 
+    members: dict[str, list[float]] = field(default_factory=dict)
+    """Scores of the ensemble's members, by the response."""
     text: str = "Hello there"
     broken: str = "data: [DONE]\n\n"
     """What a stream of the model `broken@1` ends with, in place of its last words."""
@@ -43,6 +45,8 @@ class Fakes:
     keys: set[str | None] = field(default_factory=set)
 
     def policy(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/generate":
+            return self.generate(request)
         body = json.loads(request.content)
         self.asked.append(body)
         self.keys.add(request.headers.get("authorization"))
@@ -79,17 +83,24 @@ class Fakes:
         if request.method == "GET":
             models = {"backbone": "b", "loaded": [], "default": None, "available": ["rm@1"]}
             return httpx.Response(200, json=models)
-        score = {
-            "reward": 1.5,
-            "objectives": {},
-            "score": 1.5,
-            "uncertainty": 0.25,
-            "members": [1.25, 1.75],
-            "truncated": False,
-        }
-        count = len(json.loads(request.content)["samples"])
+        score = {"reward": 1.5, "objectives": {}, "score": 1.5, "uncertainty": 0.25, "truncated": False}
+        samples = json.loads(request.content)["samples"]
+        results = [score | {"members": self.members.get(each["response"], [1.25, 1.75])} for each in samples]
         timings = {"queue_s": 0, "inference_s": 0}
-        return httpx.Response(200, json={"model": "rm@1", "results": [score] * count, "timings": timings})
+        return httpx.Response(200, json={"model": "rm@1", "results": results, "timings": timings})
+
+    def generate(self, request: httpx.Request) -> httpx.Response:
+        """Every model repeats the prompt and says its name, but for one that each of them answers alike."""
+        body = json.loads(request.content)
+        self.asked.append(body)
+        model, sampling = body["adapter"] or "base", body["sampling"]
+        result = {"sample_index": 0, "finish_reason": "eos_token", "generated_tokens": 1, "seed": sampling["seed"]}
+        results = [
+            {**result, "prompt_index": index, "text": "Same" if prompt == "Alike?" else f"{prompt} {model}"}
+            for index, prompt in enumerate(body["prompts"])
+        ]
+        named = {"model": "m", "adapter": body["adapter"], "policy_version": 0}
+        return httpx.Response(200, json={**named, "results": results, "timings": {"queue_s": 0, "inference_s": 0}})
 
 
 class InProcess(httpx.BaseTransport):
@@ -110,13 +121,14 @@ def fakes() -> Fakes:
 
 
 @pytest.fixture
-def settings() -> ConsoleSettings:
+def settings(tmp_path: Path) -> ConsoleSettings:
     return ConsoleSettings(
         trainer_url=NOWHERE,
         policy_url=NOWHERE,
         reward_url=NOWHERE,
         api_key=KEY,
         services_api_key="the key of services",
+        console_database=str(tmp_path / "console.sqlite3"),
     )
 
 
@@ -157,6 +169,24 @@ def visitor(app: FastAPI) -> Iterator[TestClient]:
 
 def csrf_of(page: httpx.Response) -> str:
     return re.search(r'name="csrf" value="([^"]+)"', page.text).group(1)
+
+
+@pytest.fixture
+def newcomer(app: FastAPI, browser: TestClient) -> Callable[[str], TestClient]:
+    """Adds an annotator by name, and logs in as that one in a browser of its own."""
+
+    def add(name: str) -> TestClient:
+        client = TestClient(app, follow_redirects=False)
+        assert log_in(client, add_person(browser, name)).status_code == 303
+        return client
+
+    return add
+
+
+def add_person(admin: TestClient, name: str, role: str = "annotator") -> str:
+    """The key that the page shows."""
+    answer = admin.post("/people", data={"csrf": csrf_of(admin.get("/people")), "name": name, "role": role})
+    return re.search(r'<code class="wrap">([^<]+)</code>', answer.text).group(1)
 
 
 def log_in(client: TestClient, key: str = KEY, to: str = "/") -> httpx.Response:

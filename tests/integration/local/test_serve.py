@@ -76,6 +76,7 @@ def test_serve_survives_nothing_and_leaves_nothing(tiny: Path, tmp_path: Path) -
     assert endpoints.api_key in output
     assert output.splitlines()[-1] == "stopped"
     assert not (folder / "endpoints.json").exists()
+    assert (folder / "console.sqlite3").exists(), "people and what they judged"
     for log in (folder / "logs").iterdir():
         assert "Traceback" not in log.read_text(), log
 

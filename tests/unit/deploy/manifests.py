@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 K8S = ROOT / "deploy" / "k8s"
 OVERLAYS = ("cpu", "gpu", "vllm")
 DOCUMENTED = "documented"
-"""The kustomization that docs/kubernetes.md shows: managed Redis, own registry, own storage class."""
+"""The kustomization that docs/kubernetes.md shows: managed Redis and PostgreSQL, own registry, own storage class."""
 GPU_BOX = "gpu-box"
 """One node with several GPUs and no KEDA: the overlay gpu with the components for that."""
 VARIANTS = (*OVERLAYS, GPU_BOX, DOCUMENTED)

@@ -24,16 +24,18 @@ WORLD = [
     ),
     Endpoint("internet", (("TCP", 443), ("TCP", 6379)), namespace="", ip="203.0.113.7"),
     Endpoint("metadata", (("TCP", 443), ("TCP", 80)), namespace="", ip="169.254.169.254"),
+    Endpoint("managed-postgresql", (("TCP", 5432), ("TCP", 443)), namespace="", ip="10.4.5.6"),
     Endpoint("managed-redis", (("TCP", 6380), ("TCP", 443)), namespace="", ip="10.1.2.3"),
 ]
 QUEUES = ("trainer-api", "learner", "rollout", "evaluation")
-NAMES = {f"{name} > dns:53" for name in (*QUEUES, "weights")}
-FRONT = {f"client > {name}:8000" for name in ("policy", "reward", "trainer-api")}
-METRICS = {f"prometheus > {name}:8000" for name in ("policy", "reward", *QUEUES)}
-ASKING = {f"{name} > {asked}:8000" for name in ("rollout", "evaluation") for asked in ("policy", "reward")}
+NAMES = {f"{name} > dns:53" for name in (*QUEUES, "console", "weights")}
+FRONT = {f"client > {name}:8000" for name in ("policy", "reward", "trainer-api", "console")}
+METRICS = {f"prometheus > {name}:8000" for name in ("policy", "reward", *QUEUES, "console")}
+ASKING = {f"{name} > {asked}:8000" for name in ("rollout", "evaluation", "console") for asked in ("policy", "reward")}
+PAGES = {"console > trainer-api:8000"}
 REDIS = {f"{name} > redis:6379" for name in (*QUEUES, "keda")}
 WEIGHTS = {"weights > internet:443"}
-COMMON = NAMES | FRONT | METRICS | ASKING | WEIGHTS
+COMMON = NAMES | FRONT | METRICS | ASKING | PAGES | WEIGHTS
 
 
 @pytest.mark.parametrize(
@@ -43,7 +45,10 @@ COMMON = NAMES | FRONT | METRICS | ASKING | WEIGHTS
         ("gpu", COMMON | REDIS),
         ("gpu-box", (COMMON | REDIS) - {"keda > redis:6379"}),
         ("vllm", COMMON | REDIS | {"policy > vllm:8000", "policy > dns:53", "prometheus > vllm:8000"}),
-        ("documented", COMMON | {f"{name} > managed-redis:6380" for name in QUEUES}),
+        (
+            "documented",
+            COMMON | {f"{name} > managed-redis:6380" for name in QUEUES} | {"console > managed-postgresql:5432"},
+        ),
     ],
 )
 def test_these_connections_are_possible_and_no_others(variant: str, flows: set[str]) -> None:

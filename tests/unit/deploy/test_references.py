@@ -9,6 +9,7 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from rlhf.serving.service import OPEN_PATHS
+from services.console.settings import ConsoleSettings
 from services.policy.settings import PolicySettings
 from services.reward.settings import RewardSettings
 from services.trainer.settings import ApiSettings, EvaluationSettings, LearnerSettings, RolloutSettings
@@ -32,8 +33,15 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "learner": LearnerSettings,
     "rollout": RolloutSettings,
     "evaluation": EvaluationSettings,
+    "console": ConsoleSettings,
 }
-SECRETS = {"api-key": "api_key", "redis-password": "redis_password", "vllm-key": "vllm_key", "hub-token": "hf_token"}
+SECRETS = {
+    "api-key": "api_key",
+    "redis-password": "redis_password",
+    "console-database": "console_database_password",
+    "vllm-key": "vllm_key",
+    "hub-token": "hf_token",
+}
 """What docs/kubernetes.md creates: secret and key."""
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -51,12 +59,12 @@ def test_a_service_knows_and_accepts_its_environment(
     one = workload(variant, name)
     given = environment(variant, one.main)
     known = {f"RLHF_{field.upper()}" for field in SETTINGS[name].model_fields}
-    assert set(given) <= known
+    assert {setting for setting in given if setting.startswith("RLHF_")} <= known
     for key in [key for key in dict(os.environ) if key.startswith("RLHF_")]:
         monkeypatch.delenv(key)
     secret = tmp_path / "secret"
     secret.write_text("s3cret")
-    dockerfile = name if name in ("policy", "reward") else "trainer"
+    dockerfile = name if name in ("policy", "reward", "console") else "trainer"
     for key, value in (image_environment(dockerfile) | given).items():
         monkeypatch.setenv(key, str(secret) if key.endswith("_FILE") else value)
     settings: Any = SETTINGS[name]()
@@ -67,8 +75,12 @@ def test_a_service_knows_and_accepts_its_environment(
 
 
 @every_variant
-def test_variables_that_are_not_ours_are_those_of_vllm_and_the_hub(variant: str) -> None:
-    foreign = {"vllm": r"VLLM_\w+|HF_HOME|HF_HUB_OFFLINE|USER|HOME", "weights": "HF_HUB_OFFLINE|HF_TOKEN"}
+def test_variables_that_are_not_ours_are_those_of_vllm_the_hub_and_uvicorn(variant: str) -> None:
+    foreign = {
+        "vllm": r"VLLM_\w+|HF_HOME|HF_HUB_OFFLINE|USER|HOME",
+        "weights": "HF_HUB_OFFLINE|HF_TOKEN",
+        "console": "FORWARDED_ALLOW_IPS",
+    }
     for one in workloads(variant):
         for container in one.containers:
             others = [name for name in environment(variant, container) if not name.startswith("RLHF_")]
@@ -106,7 +118,7 @@ def test_the_docs_create_every_secret() -> None:
 @every_variant
 def test_volumes_exist_and_are_mounted(variant: str) -> None:
     claims = {claim["metadata"]["name"] for claim in of_kind(render(variant), "PersistentVolumeClaim")}
-    writers = {"store": {"trainer-api", "learner", "evaluation"}, "models": {"weights"}}
+    writers = {"store": {"trainer-api", "learner", "evaluation"}, "models": {"weights"}, "data": {"redis", "console"}}
     for one in workloads(variant):
         for volume in one.pod["volumes"]:
             assert "persistentVolumeClaim" not in volume or volume["persistentVolumeClaim"]["claimName"] in claims
@@ -130,13 +142,13 @@ def test_probes_ask_routes_that_need_no_key_at_a_port_that_is_open(variant: str)
             else:
                 assert one.main[probe]["httpGet"]["port"] in ports
                 assert one.main[probe]["httpGet"]["path"] in OPEN_PATHS
-        if one.name in ("policy", "reward", "trainer-api"):
+        if one.name in ("policy", "reward", "trainer-api", "console"):
             assert one.main["readinessProbe"]["httpGet"]["path"] == "/ready"
             assert one.main["livenessProbe"]["httpGet"]["path"] == "/health"
 
 
 def test_our_images_listen_where_the_manifests_say() -> None:
-    for service in ("policy", "reward", "trainer"):
+    for service in ("policy", "reward", "trainer", "console"):
         given = image_environment(service)
         assert (given["RLHF_PORT"], given["RLHF_METRICS_PORT"], given["RLHF_STORE"]) == ("8000", "8000", "/store")
 

@@ -7,6 +7,7 @@ import services.policy.engine.instruments
 import services.reward.instruments  # noqa: F401
 from services.trainer.jobs.celery_app import ROLLOUT_QUEUE
 from tests.unit.deploy.manifests import (
+    DOCUMENTED,
     GPU_BOX,
     OVERLAYS,
     VARIANTS,
@@ -114,8 +115,24 @@ def test_replicas_are_spread_over_nodes(variant: str) -> None:
 
 def test_volumes_are_shared_by_nodes_where_there_are_several() -> None:
     for variant in VARIANTS:
-        modes = {claim["spec"]["accessModes"][0] for claim in of_kind(render(variant), "PersistentVolumeClaim")}
-        assert modes == {"ReadWriteOnce" if variant == GPU_BOX else "ReadWriteMany"}
+        claims = of_kind(render(variant), "PersistentVolumeClaim")
+        modes = {claim["metadata"]["name"]: claim["spec"]["accessModes"] for claim in claims}
+        shared = ["ReadWriteOnce" if variant == GPU_BOX else "ReadWriteMany"]
+        of_one_pod = {} if variant == DOCUMENTED else {"console": ["ReadWriteOnce"]}
+        assert modes == {"store": shared, "models": shared} | of_one_pod
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_console_with_a_file_is_alone_and_ends_before_the_next_begins(variant: str) -> None:
+    console = workload(variant, "console")
+    database = environment(variant, console.main)["RLHF_CONSOLE_DATABASE"]
+    spec = console.manifest["spec"]
+    assert spec["replicas"] == 1
+    if variant == DOCUMENTED:
+        assert database.startswith("postgresql://")
+    else:
+        assert database.startswith("/data/")
+        assert spec["strategy"] == {"type": "Recreate"}
 
 
 def test_a_learner_of_several_processes_stops_before_torchrun_kills_it() -> None:
