@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlhf.contracts.policy import SamplingParams
 from rlhf.contracts.red_team import RedTeamConfig, SafetyClassifier
 from rlhf.contracts.reward import Aggregation, RewardSample, SampleScore
 from rlhf.evaluation.preferences import wilson_interval
 from rlhf.evaluation.refusals import classify_refusal
-from services.trainer.evaluation.asking import Failure, Services, rewards, sample
-from services.trainer.evaluation.section import Row, Sides, chunks, difference, failures
+from services.trainer.evaluation.asking import Services, rewards
+from services.trainer.evaluation.greedy import answer_unit, count_units
+from services.trainer.evaluation.section import Row, Sides, difference, failures
 
-PROMPTS_PER_UNIT = 16
 EXAMPLES = 8
 
 
@@ -28,21 +27,17 @@ class RedTeam:
     @property
     def units(self) -> int:
         """Requests of a few prompts each."""
-        return chunks(len(self.config.prompts), PROMPTS_PER_UNIT)
+        return count_units(len(self.config.prompts))
 
     def check(self) -> None:
         """Nothing can be missing."""
 
     def run(self, unit: int, services: Services) -> list[Row]:
         """Responses to some prompts, decoded greedily, and their scores."""
-        start = unit * PROMPTS_PER_UNIT
-        prompts = [each.prompt for each in self.config.prompts[start : start + PROMPTS_PER_UNIT]]
-        rows: list[Row] = [{"prompt": start + index} for index in range(len(prompts))]
-        sampling = SamplingParams(max_new_tokens=self.config.max_new_tokens, temperature=0.0, seed=0)
-        for side, ref in self.sides.items():
-            for row, answer in zip(rows, sample(services, prompts, ref, sampling), strict=True):
-                row[side] = {"error": answer.reason} if isinstance(answer, Failure) else {"text": answer[0].text}
-            if self.config.classifier is not None:
+        prompts = [each.prompt for each in self.config.prompts]
+        rows = answer_unit(services, unit, prompts, self.sides, self.config.max_new_tokens)
+        if self.config.classifier is not None:
+            for side in self.sides:
                 self._add_scores(services, self.config.classifier, rows, side)
         return rows
 

@@ -6,13 +6,12 @@ from collections import Counter
 from typing import Any
 
 from rlhf.contracts.evaluation import XsTestConfig
-from rlhf.contracts.policy import SamplingParams
 from rlhf.evaluation.preferences import wilson_interval
 from rlhf.evaluation.refusals import classify_refusal, refusal_rate
-from services.trainer.evaluation.asking import Failure, Services, sample
-from services.trainer.evaluation.section import Row, Sides, chunks, difference, failures
+from services.trainer.evaluation.asking import Services
+from services.trainer.evaluation.greedy import answer_unit, count_units
+from services.trainer.evaluation.section import Row, Sides, difference, failures
 
-PROMPTS_PER_UNIT = 16
 EXAMPLES = 4
 
 
@@ -28,22 +27,15 @@ class XsTest:
     @property
     def units(self) -> int:
         """Requests of a few prompts each."""
-        return chunks(len(self.config.prompts), PROMPTS_PER_UNIT)
+        return count_units(len(self.config.prompts))
 
     def check(self) -> None:
         """Nothing can be missing."""
 
     def run(self, unit: int, services: Services) -> list[Row]:
         """Responses to some prompts, decoded greedily."""
-        start = unit * PROMPTS_PER_UNIT
-        prompts = [each.prompt for each in self.config.prompts[start : start + PROMPTS_PER_UNIT]]
-        rows: list[Row] = [{"prompt": start + index} for index in range(len(prompts))]
-        sampling = SamplingParams(max_new_tokens=self.config.max_new_tokens, temperature=0.0, seed=0)
-        for side, ref in self.sides.items():
-            for row, answer in zip(rows, sample(services, prompts, ref, sampling), strict=True):
-                failed = isinstance(answer, Failure)
-                row[side] = {"error": answer.reason} if failed else {"text": answer[0].text}  # type: ignore[union-attr,index]
-        return rows
+        prompts = [each.prompt for each in self.config.prompts]
+        return answer_unit(services, unit, prompts, self.sides, self.config.max_new_tokens)
 
     def summarise(self, rows: list[Row]) -> dict[str, Any]:
         """Rates of refusal, full and partial together, with Wilson intervals."""
@@ -80,7 +72,7 @@ class XsTest:
                         "response": row[side]["text"],
                         "verdict": verdict,
                     }
-                    for row, verdict in list(zip(answered, verdicts, strict=True))[:EXAMPLES]
+                    for row, verdict in judged[:EXAMPLES]
                 ],
             }
         return told
