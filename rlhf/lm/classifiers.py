@@ -22,6 +22,7 @@ from transformers import (
 from rlhf.contracts.base import Message, Prompt, prompt_messages
 from rlhf.contracts.errors import ScoringFailed
 from rlhf.lm.chat import encode_text, render_messages
+from rlhf.lm.loading import BUILDING
 
 ENDLESS = 10**6
 """A tokenizer without a length says 1e30."""
@@ -166,14 +167,15 @@ def load_classifier(
     transformers.utils.logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
     tokenizer.truncation_side = "left"
-    model, loaded = AutoModelForSequenceClassification.from_pretrained(
-        source,
-        revision=revision,
-        dtype=dtype,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
+    with BUILDING:
+        model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            source,
+            revision=revision,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
     if loaded["missing_keys"]:
         raise ValueError(
             f"model={source!r} has no {min(loaded['missing_keys'])}, so that its scores would be random; name a model "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+
+BUILDING = threading.Lock()
+"""Held while transformers makes a model. It alters classes of its own meanwhile (how weights are tied, how they begin):
+of two threads that make one at once, one would end with weights that were never loaded."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +73,10 @@ def load_language_model(source: str, *, device: str = "cpu", dtype: str = "float
     """
     transformers.utils.logging.disable_progress_bar()
     tokenizer = load_tokenizer(source)
-    model = AutoModelForCausalLM.from_pretrained(
-        source, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-    )
+    with BUILDING:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+        )
     model.to(device).eval().requires_grad_(False)
     known = _text_model(source, tokenizer, model.config, model.generation_config)
     return LanguageModel(**vars(known), model=model)
