@@ -37,7 +37,12 @@ def test_a_job_is_submitted_followed_and_fetched(api_process: ApiProcess, start:
         assert [row["step"] for row in trainer.metrics(job.id).rows] == [1, 2, 3]
         assert [each.id for each in trainer.jobs(JobState.SUCCEEDED)] == [job.id]
         paths = [Path(file.path) for file in trainer.artifacts(job.id)]
-        assert {str(path) for path in paths if len(path.parts) == 1} == {"config.json", "metrics.jsonl", "checkpoint"}
+        assert {str(path) for path in paths if len(path.parts) == 1} == {
+            "config.json",
+            "metrics.jsonl",
+            "checkpoint",
+            "record.json",
+        }
         assert {path.parent.name for path in paths if len(path.parts) > 1} == {"tensorboard", "decisions"}
         assert trainer.artifact(job.id, "checkpoint") == b"3"
         trainer.download(job.id, "checkpoint", tmp_path / "out" / "checkpoint")
