@@ -204,7 +204,8 @@ class Loop:
         """The reference of what a job published last."""
         with self._asking("trainer-api"):
             paths = [Path(file.path).parts for file in self.trainer.artifacts(job)]
-        versions = [int(parts[1]) for parts in paths if parts[0] == kind and len(parts) > 2]
+        # Beside the versions lies a folder with what was decided about them.
+        versions = [int(parts[1]) for parts in paths if parts[0] == kind and len(parts) > 2 and parts[1].isdecimal()]
         if not versions:
             raise self.services.failure("learner", f"published nothing under {kind} of {job}")
         return f"{job}@{max(versions)}"
