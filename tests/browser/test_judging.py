@@ -21,7 +21,7 @@ from tests.browser.judging import (
     sign_in,
     turn,
 )
-from tests.browser.visits import Site, Visits
+from tests.browser.visits import Visits
 
 pytestmark = pytest.mark.browser
 PAIRS = [pair(f"Say {number}", f"{number}.", f"{number}, {number}!") for number in range(20)]
@@ -44,7 +44,7 @@ ROWS = 16
 """20 less two ties, less two without a majority."""
 
 
-def judged(page: Page, count: int) -> None:
+def counts(page: Page, count: int) -> None:
     """Waits until the page tells how many it counts."""
     expect(page.get_by_text(f"{count} of 20 judged")).to_be_visible()
 
@@ -92,9 +92,9 @@ def judge_all(visits: Visits, study: str, better: dict[str, str], ways: dict[int
     with visits.open(expected=["ERR_INTERNET_DISCONNECTED"]) as page:
         page.goto(f"/annotate/{study}")
         for done in range(20):
-            judged(page, done)
+            counts(page, done)
             ways.get(done, judge)(page, better[prompt_of(page)])
-        judged(page, 20)
+        counts(page, 20)
         expect(page.get_by_text("Nothing is left in your queue.")).to_be_visible()
 
 
@@ -142,7 +142,23 @@ def score(page: Page, reward_model: str) -> None:
     expect(page.get_by_role("row", name="member 5")).to_have_count(2)
 
 
-def test_what_models_and_people_write_is_text(page: Page, judged: Judged, site: Site) -> None:
+def test_a_page_takes_no_verdict_at_once(page: Page) -> None:
+    study = make_study(page, "Two", PAIRS[:2])
+    page.clock.install(time=0)
+    page.clock.pause_at(1)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    page.goto(f"/annotate/{study}")
+    first = page.url
+    page.clock.run_for(300)
+    page.keyboard.press("1")
+    page.locator("[data-key='1']").click()
+    page.clock.run_for(100)
+    judge(page, "tie")
+    assert sent == [first]
+
+
+def test_what_models_and_people_write_is_text(page: Page, judged: Judged) -> None:
     dialogs: list[str] = []
     with judged.annotator.open() as pair_page:
         for each, place in (
