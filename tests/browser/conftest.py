@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from rlhf.clients.trainer import TrainerClient
 from rlhf.contracts.jobs import JobConfig, JobState
+from tests.browser.judging import Judged, make_judged
 from tests.browser.visits import Site, Visits, log_in
 from tests.local_stack import serving, wait_for_endpoints
 from tests.tiny_models import save_tiny_llama
@@ -100,6 +101,13 @@ def login(browser: Browser, site: Site) -> StorageState:
 def visits(browser: Browser, site: Site, login: StorageState) -> Visits:
     """Opens pages, signed in."""
     return Visits(browser, site.url, login)
+
+
+@pytest.fixture(scope="package")
+def judged(browser: Browser, site: Site, login: StorageState) -> Judged:
+    visits = Visits(browser, site.url, login)
+    with visits.open() as admin:
+        return make_judged(admin, visits)
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 """Every page, on a laptop and on a phone, light and dark: accessible, within the window, with pictures to look at."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
+from tests.browser.judging import Judged
 from tests.browser.views import VIEWS, View
 from tests.browser.visits import NARROW, WIDE, Site, Visits
 
@@ -27,9 +27,12 @@ def violations(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
-def test_a_page_is_accessible_and_fits(view: View, width: int, visits: Visits, site: Site, pictures: Path) -> None:
-    with visits.open(width=width, signed_in=view.signed_in, expected=view.expected) as page:
-        page.goto(view.path.format(**asdict(site)))
+def test_a_page_is_accessible_and_fits(
+    view: View, width: int, visits: Visits, site: Site, judged: Judged, pictures: Path
+) -> None:
+    visitor = judged.annotator if view.annotator else visits
+    with visitor.open(width=width, signed_in=view.signed_in, expected=view.expected) as page:
+        page.goto(view.path.format(**vars(site), **vars(judged)))
         view.prepare(page, site)
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")

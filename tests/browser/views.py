@@ -16,9 +16,10 @@ class View:
 
     Attributes:
         name: of its pictures.
-        path: with the names of Site's attributes in braces.
+        path: with the names of attributes of Site and Judged in braces.
         prepare: brings the page into the state.
         signed_in: whether the visitor is.
+        annotator: whether an annotator visits it, not an admin.
         expected: see Visits.open.
     """
 
@@ -26,6 +27,7 @@ class View:
     path: str
     prepare: Callable[[Page, Site], None] = lambda page, site: None
     signed_in: bool = True
+    annotator: bool = False
     expected: Collection[str] = ()
 
 
@@ -62,6 +64,34 @@ def give_wrong_key(page: Page, site: Site) -> None:
     expect(page.get_by_role("alert")).to_contain_text("This is not the key.")
 
 
+def draw_key(page: Page, site: Site) -> None:
+    """People, with a new key that is shown."""
+    page.get_by_label("name", exact=True).fill(f"Cy, {page.evaluate('innerWidth')} wide")
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.get_by_role("status").locator("code")).to_be_visible()
+
+
+def add_again(page: Page, site: Site) -> None:
+    """People, with a name that is taken."""
+    page.get_by_label("name", exact=True).fill("Ada")
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.locator("#name-error")).to_be_visible()
+
+
+def upload_wrong(page: Page, site: Site) -> None:
+    """The form of a new study, with a file that holds no pairs."""
+    form = page.locator("form[action='/studies/upload']")
+    form.get_by_label("name", exact=True).fill("Colours")
+    form.get_by_label("pairs").set_input_files({"name": "pairs.jsonl", "mimeType": "text/plain", "buffer": b"{}"})
+    form.locator("button").click()
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was sent on.")
+
+
+def open_reasons(page: Page, site: Site) -> None:
+    """A pair with its reasons."""
+    page.get_by_text("Why (if you like").click()
+
+
 VIEWS = (
     View("login", "/login", signed_in=False),
     View("login-refused", "/login", give_wrong_key, signed_in=False, expected=["status of 401"]),
@@ -71,5 +101,19 @@ VIEWS = (
     View("submit-refused", "/submit", submit_wrong, expected=["status of 422"]),
     View("playground", "/playground"),
     View("answers", "/playground", compare),
+    View("people", "/people"),
+    View("people-key", "/people", draw_key),
+    View("people-refused", "/people", add_again, expected=["status of 409"]),
+    View("studies", "/studies"),
+    View("study", "/studies/{study}"),
+    View("new-study", "/studies/new"),
+    View("new-study-refused", "/studies/new", upload_wrong, expected=["status of 422"]),
+    View("datasets", "/datasets"),
+    View("dataset", "/datasets/{dataset}"),
+    View("annotate", "/annotate", annotator=True),
+    View("pair", "/annotate/{study}/{skipped}", open_reasons, annotator=True),
+    View("pair-judged", "/annotate/{study}/{judged}", annotator=True),
+    View("annotate-end", "/annotate/{study}", annotator=True),
+    View("annotator-refused", "/studies", annotator=True, expected=["status of 403"]),
     View("not-found", "/nowhere", expected=["status of 404"]),
 )

@@ -39,7 +39,7 @@ BLANK = dict.fromkeys(("name", "reward_model", "prompts", "left", "right"), "") 
 @router.get("/new")
 def show_forms(request: Request, backends: AtBackends) -> Response:
     """Both forms."""
-    return _page(request, backends, BLANK | FORM.write({"temperature": 0.7}))
+    return _page(request, backends, BLANK)
 
 
 @router.post("/upload")
@@ -161,7 +161,7 @@ def _page(
         request,
         "new_study.html.j2",
         status,
-        values=dict.fromkeys((each.name for each in FORM.fields), "") | values,
+        values=FORM.write({"temperature": 0.7}) | values,
         errors=errors or {},
         above=above or [],
         groups=FORM.groups,

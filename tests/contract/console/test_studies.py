@@ -55,6 +55,8 @@ def test_what_is_wrong_with_a_file_is_told(browser: TestClient, content: bytes, 
     assert answer.status_code == 422
     assert told in answer.text
     assert EVIL not in answer.text
+    # The other form is as it was.
+    assert 'name="temperature" value="0.7"' in answer.text
     assert "no studies yet" in browser.get("/studies").text
 
 
