@@ -83,6 +83,8 @@ def log_in(page: Page, key: str, ends_at: str = "Jobs") -> None:
 
 def tab_to(page: Page, name: str) -> None:
     """Presses Tab until the element with this id, `name`, has the focus; each stop must show that it has it."""
+    # A page that the last key led to may have no style yet.
+    page.wait_for_load_state()
     for _ in range(80):
         page.keyboard.press("Tab")
         focused = page.evaluate(
