@@ -127,7 +127,8 @@ def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Return round values, 1, 2 or 5 times a power of ten apart, that enclose [low, high]: `most` + 2 at most."""
     if high <= low:
         pad = abs(low) * 0.1 or 1.0
-        low, high = low - pad, high + pad
+        # Of a series that is 0 all along nothing is known but where it begins.
+        low, high = low - pad if low else low, high + pad
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))

@@ -48,7 +48,7 @@ def test_values_below_the_floor_are_hollow_dots_at_the_edge() -> None:
         (-3.0, 7.0, [-4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 8.0]),  # 10 / 5 = 2
         (0.0, 0.36, [0.0, 0.1, 0.2, 0.3, 0.4]),  # 0.072 is rounded up to 0.1
         (2.0, 2.0, [1.8, 1.9, 2.0, 2.1, 2.2]),  # 10 % to either side: 0.4 / 5 = 0.08 is rounded up to 0.1
-        (0.0, 0.0, [-1.0, -0.5, 0.0, 0.5, 1.0]),
+        (0.0, 0.0, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
     ],
 )
 def test_ticks_are_round_and_enclose(low: float, high: float, ticks: list[float]) -> None:
