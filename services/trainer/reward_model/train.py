@@ -111,6 +111,9 @@ class RewardModelTraining:
 
     def fit(self) -> None:
         """Trains until the last epoch or until validation stops it; keeps the best epoch's weights."""
+        if self.resumed:
+            # The crash may have come after the checkpoint and before its epoch was told.
+            self._tell_epoch()
         while not self.progress.finished(self.config):
             self._train_epoch()
         restore_best = {name: tensor.data for name, tensor in self.best.items()}
@@ -239,7 +242,12 @@ class RewardModelTraining:
             progress.best_epoch, progress.best_loss = epoch + 1, row["validation_loss"]
             self.best = copy_tensors(self.tensors)
         self._checkpoint()
-        self.job.progress(first + self.epoch_steps, self.steps, row)
+        self._tell_epoch()
+
+    def _tell_epoch(self) -> None:
+        """Reports the last epoch; rows of later steps belong to a past that is undone, and go."""
+        done = self.reading_steps + self.progress.epoch * self.epoch_steps
+        self.job.progress(done, self.steps, self.progress.history[-1])
 
     def _checkpoint(self) -> None:
         best = {f"best.{name}": tensor for name, tensor in self.best.items()}

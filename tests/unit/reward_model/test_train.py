@@ -247,6 +247,30 @@ def test_a_stopped_job_resumes_to_the_same_weights(
     assert again == before
 
 
+@dataclass
+class DiesAsItTellsAnEpoch(FakeJob):
+    """Gone between an epoch's checkpoint and its row, once."""
+
+    alive: bool = True
+
+    def progress(self, step: int, total: int, metrics: dict[str, float]) -> None:
+        if self.alive and "epoch" in metrics:
+            self.alive = False
+            raise Stopped
+        super().progress(step, total, metrics)
+
+
+def test_an_epoch_that_was_kept_but_not_told_is_told_after_the_crash(
+    base: LanguageModel, done: FakeJob, tmp_path: Path
+) -> None:
+    job = DiesAsItTellsAnEpoch(make_config(), ArtifactStore(tmp_path))
+    with pytest.raises(Stopped):
+        run_reward_model(job, base)
+    run_reward_model(job, base)
+    assert job.events.count("resumed") == 1
+    assert [step for step, _, _ in job.told] == [step for step, _, _ in done.told]
+
+
 def test_a_job_that_died_after_publishing_publishes_no_second_model(base: LanguageModel, tmp_path: Path) -> None:
     job = FakeJob(make_config(epochs=1), ArtifactStore(tmp_path))
     run_reward_model(job, base)
