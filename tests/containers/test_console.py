@@ -48,10 +48,18 @@ class Patience(httpx.HTTPTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         deadline = time.monotonic() + 60
-        while (answer := super().handle_request(request)).status_code in (502, 503) and time.monotonic() < deadline:
-            answer.close()
+        while True:
+            try:
+                answer = super().handle_request(request)
+            except httpx.RemoteProtocolError:
+                # The front closes a kept connection when the console behind it is gone; browsers ask again, too.
+                if request.method != "GET" or time.monotonic() > deadline:
+                    raise
+            else:
+                if answer.status_code not in (502, 503) or time.monotonic() > deadline:
+                    return answer
+                answer.close()
             time.sleep(0.5)
-        return answer
 
 
 def browser_at(stack: Stack) -> httpx.Client:
