@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
 from rlhf.contracts.errors import InvalidInput, NotFound, ServiceError, Unauthorized
+from rlhf.evaluation.formats import show_moment
 from rlhf.serving.logs import request_id
 from rlhf.serving.service import OPEN_PATHS, answer_error, describe_validation
 from services.console.sessions import Session
@@ -42,10 +42,6 @@ NAVIGATION = {
 }
 
 
-def _moment(seconds: float | None) -> str:
-    return "–" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "–"
@@ -65,7 +61,7 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters |= {"moment": _moment, "duration": _duration, "figure": _figure}
+_templates.filters |= {"moment": show_moment, "duration": _duration, "figure": _figure}
 
 
 def page(request: Request, name: str, status: int = 200, /, **values: Any) -> HTMLResponse:

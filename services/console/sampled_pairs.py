@@ -11,13 +11,12 @@ from rlhf.clients.reward import RewardClient
 from rlhf.contracts.policy import GenerateRequest, SamplingParams
 from rlhf.contracts.reward import RewardRequest, RewardSample, SampleFailure
 from services.console.pairs import GivenPair, ScoredPair
+from services.console.references import BASE
 
 MOST_PROMPTS = 200
 """Of one study that is made here: they are answered while its form waits."""
 AT_A_TIME = 32
 """Prompts, or pairs, of one request."""
-BASE = "base"
-"""What the base model is called as a policy."""
 Item = TypeVar("Item")
 
 

@@ -11,14 +11,14 @@ from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 from sqlalchemy.exc import IntegrityError
 
-from rlhf.contracts.base import ARTIFACT_REF_PATTERN
 from rlhf.contracts.errors import InvalidInput, ServiceError, Unauthorized
 from rlhf.contracts.policy import SamplingParams
 from services.console.backends import AtBackends, Backends
 from services.console.forms import PostedForm, PostedUpload
 from services.console.pages import page
 from services.console.pairs import ORDERINGS, ScoredPair, arrange, read_pairs
-from services.console.sampled_pairs import BASE, MOST_PROMPTS, Answered, answer, score
+from services.console.references import BASE, wrong_reference
+from services.console.sampled_pairs import MOST_PROMPTS, Answered, answer, score
 from services.console.schemaform import SchemaForm, sort_errors
 from services.console.store import studies
 from services.console.store.database import Store
@@ -137,8 +137,8 @@ def _settings(form: dict[str, str]) -> tuple[str, Literal["random", "disagreemen
 
 def _reference(form: dict[str, str], name: str) -> str:
     text = form.get(name, "").strip()
-    if text and not re.fullmatch(ARTIFACT_REF_PATTERN, text):
-        raise InvalidInput(f"{text!r} is no reference; write job@version, such as ppo-1a2b3c4d@20, or leave it empty")
+    if (wrong := wrong_reference(text)) is not None:
+        raise InvalidInput(wrong)
     return text
 
 

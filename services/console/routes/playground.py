@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from services.console.backends import AtBackends, Backends
 from services.console.forms import PostedForm
 from services.console.livestream import EventStream
 from services.console.pages import page
+from services.console.references import BASE, wrong_reference
 from services.console.schemaform import SchemaForm, sort_errors
 
 router = APIRouter()
@@ -32,8 +32,6 @@ START = {"max_tokens": 64, "temperature": 0.7, "no_repeat_ngram_size": READERS_N
 """What the form begins with, where it is not the server's default."""
 SIDES = ("left", "right")
 REFERENCES = (*SIDES, "reward_model")
-BASE = "base"
-"""Any name that is no `job@version` is the base model."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +93,7 @@ def _read(form: dict[str, str]) -> Question | Problems:
 
 
 def _ill_reference(name: str, text: str) -> str | None:
-    if not text or re.fullmatch(ADAPTER_REF_PATTERN if name in SIDES else ARTIFACT_REF_PATTERN, text):
-        return None
-    return f"{text!r} is no reference; write job@version, such as ppo-1a2b3c4d@20, or leave it empty"
+    return wrong_reference(text, ADAPTER_REF_PATTERN if name in SIDES else ARTIFACT_REF_PATTERN)
 
 
 def _page(
