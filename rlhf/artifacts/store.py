@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -112,6 +112,16 @@ class ArtifactStore:
 
     def _folder(self, kind: ArtifactKind, name: str, version: int) -> Path:
         return self.published(kind, name) / str(version)
+
+
+def listed_versions(paths: Iterable[str], kind: ArtifactKind) -> list[int]:
+    """Versions among a job's files as the job API lists them, `adapters/3/adapter_config.json`, ascending.
+
+    Beside the versions lies a folder with what was decided about them.
+    """
+    parts = (path.split("/") for path in paths)
+    found = {each[1] for each in parts if each[0] == kind and len(each) > 2 and re.fullmatch(VERSION_PATTERN, each[1])}
+    return sorted(map(int, found))
 
 
 def _checked(name: str) -> str:

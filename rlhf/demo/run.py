@@ -13,6 +13,7 @@ from typing import Any
 
 import rich.console
 
+from rlhf.artifacts.store import ArtifactKind, listed_versions
 from rlhf.clients.follow import JobFailed, run_job
 from rlhf.clients.http import Retries
 from rlhf.clients.policy import PolicyClient
@@ -200,15 +201,13 @@ class Loop:
         self.results.events += events
         return status.id
 
-    def _newest(self, job: str, kind: str) -> str:
+    def _newest(self, job: str, kind: ArtifactKind) -> str:
         """The reference of what a job published last."""
         with self._asking("trainer-api"):
-            paths = [Path(file.path).parts for file in self.trainer.artifacts(job)]
-        # Beside the versions lies a folder with what was decided about them.
-        versions = [int(parts[1]) for parts in paths if parts[0] == kind and len(parts) > 2 and parts[1].isdecimal()]
+            versions = listed_versions((file.path for file in self.trainer.artifacts(job)), kind)
         if not versions:
             raise self.services.failure("learner", f"published nothing under {kind} of {job}")
-        return f"{job}@{max(versions)}"
+        return f"{job}@{versions[-1]}"
 
     @contextmanager
     def _asking(self, service: str) -> Iterator[None]:

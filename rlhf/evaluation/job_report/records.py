@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
+from rlhf.artifacts.store import listed_versions
 from rlhf.contracts.jobs import JobEvent, JobKind, JobStatus
 
 CONFIG, SERIES, FIGURES, DATA, EVALUATION = (
@@ -157,9 +158,8 @@ def _find_evaluations(reader: _Reader, job: str, kind: str) -> list[Figures]:
 
 
 def _find_adapter(reader: _Reader, job: str) -> Figures | None:
-    parts = (path.split("/") for path in reader.shelf.paths(job))
-    versions = [int(each[1]) for each in parts if each[0] == "adapters" and each[-1] == "adapter_config.json"]
-    return reader.json(job, f"adapters/{max(versions)}/adapter_config.json") if versions else None
+    versions = listed_versions(reader.shelf.paths(job), "adapters")
+    return reader.json(job, f"adapters/{versions[-1]}/adapter_config.json") if versions else None
 
 
 class _Reader:
