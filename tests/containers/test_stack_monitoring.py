@@ -59,11 +59,16 @@ def prometheus(stack: Stack, trainer: httpx.Client) -> Prometheus:
 
 
 def test_every_service_is_scraped(prometheus: Prometheus) -> None:
-    def up() -> bool:
-        found = {s["metric"]["job"]: s["value"][1] for s in prometheus.get("query", query="up")["result"]}
-        return found == dict.fromkeys(SCRAPED, "1")
+    """Also after the whole stack was stopped and started: what had another address before is not down, but gone."""
 
-    eventually(up)
+    def found() -> list[tuple[str, str, str]]:
+        answers = prometheus.get("query", query="up")["result"]
+        return sorted((s["metric"]["job"], s["value"][1], s["metric"]["instance"]) for s in answers)
+
+    deadline = time.monotonic() + 90
+    while {(job, value) for job, value, _ in found()} != {(job, "1") for job in SCRAPED}:
+        assert time.monotonic() < deadline, found()
+        time.sleep(1)
 
 
 def test_every_rule_is_evaluated_without_an_error(prometheus: Prometheus) -> None:
