@@ -1,11 +1,12 @@
 """The reward ensemble: one frozen trunk of a language model, K members that read it and answer with a score each.
 
-    score_k = (head_k(normalise(layers_k(closing token))) - mean_k) / std_k
+    score_k = (head_k(normalise(layers_k(closing token) ‖ mean over the response)) - mean_k) / std_k
 
 The trunk is the model's first `trunk_layers` layers, computed once for all members. A member owns low-rank adapters on
-the last `member_layers` of them and a linear head, and runs at one position: the EOS that closes the response, which
-attends to the frozen model's keys and values. Mean and std are of the training responses, so that members are
-comparable and 0 means "as good as those".
+the last `member_layers` of them and a linear head. Its layers run at one position, the EOS that closes the response,
+which attends to the frozen model's keys and values; beside what they make of it, the head reads the mean of the
+response's hidden states where the members begin, which is the same for all. Mean and std are of the training
+responses, so that members are comparable and 0 means "as good as those".
 """
 
 from __future__ import annotations
@@ -62,9 +63,9 @@ class RewardEnsemble(nn.Module):
 
     Attributes:
         shape: layers, members, rank.
-        heads: [K, d], drawn small, so that members differ from the start.
+        heads: [K, 2d], drawn small, so that members differ from the start; the first d read the closing token.
         bias: [K].
-        feature_mean, feature_std: [d], of the trunk's own features over the training responses.
+        feature_mean, feature_std: [2d], of the trunk's own features over the training responses.
         usual: [Q, d] orthonormal, the directions in which these features, normalised, vary most.
         usual_rest: [], root mean square of what is left of them outside these directions.
         reference_mean, reference_std: [K], of the raw scores over the training responses.
@@ -107,11 +108,11 @@ class RewardEnsemble(nn.Module):
         self._member_stack = copy.copy(self.stack)
         self._member_stack.layers = [*self.stack.layers[: self.first_member_layer], *twins]
         device = next(self.stack.layers[0].parameters()).device
-        heads = 0.01 * torch.randn(shape.members, shape.width, generator=generator)
+        heads = 0.01 * torch.randn(shape.members, 2 * shape.width, generator=generator)
         self.heads = nn.Parameter(heads.to(device))
         self.bias = nn.Parameter(torch.zeros(shape.members, device=device))
-        self.register_buffer("feature_mean", torch.zeros(shape.width, device=device))
-        self.register_buffer("feature_std", torch.ones(shape.width, device=device))
+        self.register_buffer("feature_mean", torch.zeros(2 * shape.width, device=device))
+        self.register_buffer("feature_std", torch.ones(2 * shape.width, device=device))
         self.register_buffer("usual", torch.zeros(min(USUAL_DIRECTIONS, shape.width // 2), shape.width, device=device))
         self.register_buffer("usual_rest", torch.ones((), device=device))
         self.register_buffer("reference_mean", torch.zeros(shape.members, device=device))
@@ -129,7 +130,7 @@ class RewardEnsemble(nn.Module):
             return read_exchanges(self.stack, exchanges, first=first, stop=stop, **how)  # type: ignore[arg-type]
 
     def features(self, batch: ReadingBatch) -> Tensor:
-        """[K·B, d] float32 after the members' layers; the batch is member-major."""
+        """[K·B, 2d] float32, after the members' layers and of the mean; the batch is member-major."""
         return self._run(self._member_stack, batch)
 
     def _run(self, stack: LayerStack, batch: ReadingBatch) -> Tensor:
@@ -137,7 +138,7 @@ class RewardEnsemble(nn.Module):
         past = _Replay(batch.keys_values, first)
         with self._precision():
             hidden = stack.run(batch.closing, first, stop, batch.positions, batch.mask, past)
-        return hidden[:, 0].float()
+        return torch.cat([hidden[:, 0].float(), batch.mean.float()], dim=1)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.heads.device.type, dtype=self.autocast, enabled=self.autocast is not None)
@@ -163,12 +164,12 @@ class RewardEnsemble(nn.Module):
     @torch.no_grad()
     def fit_features(self, readings: Readings, indices: Tensor) -> None:
         """Sets what is known of the frozen model's own features from exchanges `indices`, [N]."""
-        features = self._frozen_features(readings, indices)
+        features = self._unadapted(readings, indices)
         std = features.std(0, correction=0)
         self.feature_mean.copy_(features.mean(0))
         # A feature that hardly varies here may vary elsewhere; dividing by almost nothing would let it decide alone.
         self.feature_std.copy_(std.clamp_min(0.01 * float(std.mean()) + 1e-6))
-        normal = self._normalise(features)
+        normal = self._normalise(features)[:, : self.shape.width]
         _, directions = torch.linalg.eigh(normal.T @ normal)  # by rising eigenvalue
         self.usual.copy_(directions.T.flip(0)[: len(self.usual)])
         self.usual_rest.copy_(self._rest(normal).square().mean().sqrt().clamp_min(1e-6))
@@ -180,11 +181,15 @@ class RewardEnsemble(nn.Module):
         The residual of a principal subspace (2203.10807, eq. 4), of what the frozen layers make of the closing token.
         Members cannot tell this by disagreeing: they all read the same features, and learned from the same responses.
         """
-        every = torch.arange(len(readings.closing)) if indices is None else indices
-        features = self._frozen_features(readings, every)
-        return self._rest(self._normalise(features)) / self.usual_rest
+        return self._rest(self.frozen_features(readings, indices)[:, : self.shape.width]) / self.usual_rest
 
-    def _frozen_features(self, readings: Readings, indices: Tensor) -> Tensor:
+    @torch.no_grad()
+    def frozen_features(self, readings: Readings, indices: Tensor | None = None) -> Tensor:
+        """[N, 2d] what heads beside no adapters read, normalised. Args: indices, of readings; None: all."""
+        every = torch.arange(len(readings.closing)) if indices is None else indices
+        return self._normalise(self._unadapted(readings, every))
+
+    def _unadapted(self, readings: Readings, indices: Tensor) -> Tensor:
         parts = [self._run(self.stack, collate_readings(readings, part)) for part in torch.split(indices, MEMBER_BATCH)]
         return torch.cat(parts)
 

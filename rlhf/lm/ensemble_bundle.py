@@ -34,9 +34,11 @@ TOLERANCE = {torch.float32: 0.02, torch.float16: 0.1, torch.bfloat16: 0.3}
 class BundleConfig(Contract):
     """`config.json`."""
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     shape: EnsembleShape
-    pooling: Literal["closing"] = Field("closing", description="members score the hidden state of the closing EOS")
+    pooling: Literal["closing+mean"] = Field(
+        "closing+mean", description="heads read the hidden state of the closing EOS, and the response's mean"
+    )
     temperature: float = Field(
         gt=0, description="σ((a - b) / temperature) is the calibrated probability that score a is the better one's"
     )
@@ -136,7 +138,9 @@ def _read_config(path: Path) -> BundleConfig:
         config = BundleConfig.model_validate_json(path.read_bytes())
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-        raise ValueError(f"{CONFIG}: {found}; publish it again") from error
+        raise ValueError(
+            f"{CONFIG}: {found}; publish it again, or train it again if an earlier release made it"
+        ) from error
     if len(config.probe) != config.shape.members:
         raise ValueError(f"{CONFIG} gives {len(config.probe)} probe scores for {config.shape.members} members")
     return config

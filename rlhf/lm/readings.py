@@ -22,6 +22,7 @@ class Readings:
 
     Attributes:
         closing: [N, d] the closing token's hidden state where the members begin.
+        mean: [N, d] the mean of the response's hidden states there, the closing token's included.
         keys_values: [tokens, M, 2, H, h] keys and values of M member layers; a prompt shared by several exchanges is
             stored once. M = 0 when members are heads only.
         spans: [N, 4] int64: first token and length of the prompt, first token and length of the response (without the
@@ -29,6 +30,7 @@ class Readings:
     """
 
     closing: Tensor
+    mean: Tensor
     keys_values: Tensor
     spans: Tensor
 
@@ -39,12 +41,14 @@ class ReadingBatch:
 
     Attributes:
         closing: [B, 1, d].
+        mean: [B, d].
         keys_values: [M, 2, B, H, T, h]; positions before an exchange's first token are padding.
         mask: [B, 1, 1, T + 1] added to attention scores.
         positions: [B, 1] position of the closing token.
     """
 
     closing: Tensor
+    mean: Tensor
     keys_values: Tensor
     mask: Tensor
     positions: Tensor
@@ -53,6 +57,7 @@ class ReadingBatch:
         """The same exchanges once for each member, member-major."""
         return ReadingBatch(
             self.closing.repeat(members, 1, 1),
+            self.mean.repeat(members, 1),
             self.keys_values.repeat(1, 1, members, 1, 1, 1),
             self.mask.repeat(members, 1, 1, 1),
             self.positions.repeat(members, 1),
@@ -83,6 +88,7 @@ def read_exchanges(
     """
     weight = next(stack.layers[0].parameters())
     closing = torch.empty(len(exchanges), stack.width, device=weight.device, dtype=weight.dtype)
+    mean = torch.empty_like(closing)
     spans = torch.empty(len(exchanges), 4, dtype=torch.int64)
     stored: list[Tensor] = []
     used = 0
@@ -95,12 +101,13 @@ def read_exchanges(
             for index, ids in row.responses:
                 end = start + len(ids) - 1
                 closing[index] = hidden[number, end]
+                mean[index] = hidden[number, start : end + 1].float().mean(0)
                 spans[index] = torch.tensor([row_start, prompt, row_start + start, len(ids) - 1])
                 start = end + 1
         stored.append(kept.to(store_dtype))
         used += packed.tokens
         after_batch(packed.tokens)
-    return Readings(closing, torch.cat(stored), spans)
+    return Readings(closing, mean, torch.cat(stored), spans)
 
 
 def _run_trunk(stack: LayerStack, packed: PackedRows, first: int, stop: int) -> tuple[Tensor, Tensor]:
@@ -126,13 +133,13 @@ def collate_readings(readings: Readings, indices: Tensor) -> ReadingBatch:
     lengths = prompt + response
     longest = int(lengths.max())
     device = readings.closing.device
-    closing = readings.closing[indices.to(device), None]
+    closing, mean = readings.closing[indices.to(device), None], readings.mean[indices.to(device)]
     positions = lengths[:, None].to(device)
     offset = torch.arange(longest)[None] - (longest - lengths)[:, None]
     mask = torch.zeros(len(indices), longest + 1, dtype=closing.dtype)
     mask[:, :longest].masked_fill_(offset < 0, torch.finfo(closing.dtype).min)
     if readings.keys_values.shape[1] == 0:
-        return ReadingBatch(closing, readings.keys_values.new_empty(0), mask[:, None, None].to(device), positions)
+        return ReadingBatch(closing, mean, readings.keys_values.new_empty(0), mask[:, None, None].to(device), positions)
     in_response = offset >= prompt[:, None]
     token = torch.where(
         in_response, response_start[:, None] + offset - prompt[:, None], prompt_start[:, None] + offset
@@ -140,6 +147,7 @@ def collate_readings(readings: Readings, indices: Tensor) -> ReadingBatch:
     gathered = readings.keys_values[token.to(device)].to(closing.dtype)
     return ReadingBatch(
         closing,
+        mean,
         gathered.permute(2, 3, 0, 4, 1, 5),  # [B, T, M, 2, H, h] → [M, 2, B, H, T, h]
         mask[:, None, None].to(device),
         positions,

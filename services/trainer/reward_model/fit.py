@@ -1,4 +1,4 @@
-"""How the members learn: orders, one epoch, validation, early stopping. Not the job around it.
+"""How the members learn once their heads are fitted: orders, one epoch, early stopping. Not the job around it.
 
 Everything random derives from (seed, member, epoch), so an epoch that is done again after a crash is the same epoch.
 """
@@ -16,7 +16,7 @@ from rlhf.lm.ensemble import RewardEnsemble
 from rlhf.lm.readings import Readings, collate_readings
 from services.trainer.ppo.schedule import derive_seed
 from services.trainer.reward_model.data import EncodedPairs
-from services.trainer.reward_model.losses import bradley_terry_loss, centring_loss
+from services.trainer.reward_model.losses import preference_loss
 
 
 class TrainingFailed(RuntimeError):
@@ -28,14 +28,16 @@ class Progress:
     """How far training is; kept in checkpoints.
 
     Attributes:
-        epoch: epochs done.
-        best_epoch: the one with the lowest validation loss, 1-based; 0 before the first.
+        epoch: epochs done; 0: heads fitted alone.
+        head_penalty: λ of λ·‖head‖², chosen as they were.
+        best_epoch: the one with the lowest validation loss.
         best_loss: of that epoch, nats.
         seconds: spent in epochs, over all attempts.
-        history: a row of metrics for each epoch.
+        history: a row of metrics for each epoch, the 0th first.
     """
 
     epoch: int = 0
+    head_penalty: float = 0.0
     best_epoch: int = 0
     best_loss: float = float("inf")
     seconds: float = 0.0
@@ -43,7 +45,10 @@ class Progress:
 
     def finished(self, config: RewardModelJobConfig) -> bool:
         """Whether no further epoch is due."""
-        return self.epoch >= config.epochs or self.epoch - self.best_epoch >= config.patience
+        # Adapters first unsettle heads that stood at their optimum, and may pass it later: epoch 0 is no rival here.
+        losses = [row["validation_loss"] for row in self.history[1:]]
+        waited = len(losses) - 1 - losses.index(min(losses)) if losses else 0
+        return config.member_layers == 0 or self.epoch >= config.epochs or waited >= config.patience
 
 
 def member_orders(count: int, *, members: int, seed: int, epoch: int) -> Tensor:
@@ -67,7 +72,7 @@ def train_epoch(
     readings: Readings,
     pairs: EncodedPairs,
     config: RewardModelJobConfig,
-    epoch: int,
+    progress: Progress,
     after_batch: Callable[[int, float], None],
 ) -> float:
     """One pass of every member over its own resample.
@@ -80,7 +85,7 @@ def train_epoch(
         readings: of all exchanges.
         pairs: to learn from.
         config: batch size, losses, learning rate.
-        epoch: 0-based.
+        progress: epochs done, and the heads' penalty.
         after_batch: called with the batches done in this epoch and the loss; may raise to stop.
 
     Returns:
@@ -89,6 +94,7 @@ def train_epoch(
     Raises:
         TrainingFailed: a loss is not finite.
     """
+    epoch = progress.epoch
     orders = member_orders(len(pairs), members=config.members, seed=config.seed, epoch=epoch)
     batches = torch.split(orders, config.batch_size, dim=1)
     total = 0.0
@@ -96,7 +102,7 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * (1 - (epoch + number / len(batches)) / config.epochs)
         optimizer.zero_grad(set_to_none=True)
-        loss = accumulate_gradients(ensemble, readings, pairs, order, config)
+        loss = accumulate_gradients(ensemble, readings, pairs, order, config, progress.head_penalty)
         if not bool(torch.isfinite(loss).all()):
             raise TrainingFailed(
                 f"the loss of member {int((~torch.isfinite(loss)).nonzero()[0])} is not finite in epoch {epoch + 1}, "
@@ -110,9 +116,14 @@ def train_epoch(
 
 
 def accumulate_gradients(
-    ensemble: RewardEnsemble, readings: Readings, pairs: EncodedPairs, order: Tensor, config: RewardModelJobConfig
+    ensemble: RewardEnsemble,
+    readings: Readings,
+    pairs: EncodedPairs,
+    order: Tensor,
+    config: RewardModelJobConfig,
+    head_penalty: float,
 ) -> Tensor:
-    """Adds the gradients of a batch, as many pairs at a time as `pairs_per_microbatch` allows.
+    """Adds the gradients of a batch, as many pairs at a time as `pairs_per_microbatch` allows, and of the penalty.
 
     Args:
         ensemble: whose parameters get the gradients.
@@ -120,12 +131,14 @@ def accumulate_gradients(
         pairs: that order indexes.
         order: [K, B], the batch of each member.
         config: losses and memory bound.
+        head_penalty: λ.
 
     Returns:
-        [K] mean loss of each member, without a graph.
+        [K] mean loss of each member, without the penalty and without a graph.
     """
     size = order.shape[1]
     means = torch.zeros(len(order), device=readings.closing.device)
+    torch.autograd.backward(head_penalty * ensemble.heads.square().sum())
     for part in torch.split(order, config.pairs_per_microbatch or size, dim=1):
         loss = pair_losses(ensemble, readings, pairs, part, config).sum(1) / size
         torch.autograd.backward(loss.sum())
@@ -148,8 +161,7 @@ def pair_losses(
     raw = ensemble.raw_scores(collate_readings(readings, both.flatten()))
     chosen, rejected = raw[:, :size], raw[:, size:]
     margin = config.margin_scale * pairs.margin[order].to(raw.device)
-    loss = bradley_terry_loss(chosen, rejected, margin, label_smoothing=config.label_smoothing)
-    return loss + config.centring * centring_loss(chosen, rejected)
+    return preference_loss(chosen, rejected, margin, config)
 
 
 def raw_differences(ensemble: RewardEnsemble, readings: Readings, pairs: EncodedPairs) -> Tensor:
@@ -163,8 +175,12 @@ def raw_differences(ensemble: RewardEnsemble, readings: Readings, pairs: Encoded
 
 
 def make_optimizer(ensemble: RewardEnsemble, config: RewardModelJobConfig) -> torch.optim.Optimizer:
-    """AdamW over the members' parameters."""
-    return torch.optim.AdamW(ensemble.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    """AdamW over the members' parameters; decay is the adapters', since heads have a penalty of their own."""
+    groups = [
+        {"params": list(ensemble.adapters.parameters()), "weight_decay": config.weight_decay},
+        {"params": [ensemble.heads, ensemble.bias], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate)
 
 
 def tensors_of(ensemble: RewardEnsemble) -> dict[str, nn.Parameter]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from rlhf.contracts.jobs import RewardModelJobConfig
+
 
 def bradley_terry_loss(
     chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, *, label_smoothing: float = 0.0
@@ -32,3 +34,9 @@ def bradley_terry_loss(
 def centring_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     """(s_chosen + s_rejected)², [...]: the preference loss leaves the scores' offset free, this pins it near 0."""
     return (chosen + rejected).square()
+
+
+def preference_loss(chosen: Tensor, rejected: Tensor, margin: Tensor, config: RewardModelJobConfig) -> Tensor:
+    """[...] what a job minimises of its pairs: `bradley_terry_loss`, centred. Args: as there; config, of the job."""
+    loss = bradley_terry_loss(chosen, rejected, margin, label_smoothing=config.label_smoothing)
+    return loss + config.centring * centring_loss(chosen, rejected)

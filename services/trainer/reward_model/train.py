@@ -14,7 +14,7 @@ from rlhf.artifacts.store import write_durably
 from rlhf.contracts.errors import InvalidInput
 from rlhf.contracts.jobs import RewardModelJobConfig
 from rlhf.evaluation.preferences import pairwise_accuracy, preference_nll
-from rlhf.lm.ensemble import EnsembleShape, RewardEnsemble
+from rlhf.lm.ensemble import MEMBER_BATCH, EnsembleShape, RewardEnsemble
 from rlhf.lm.ensemble_bundle import save_bundle
 from rlhf.lm.exchanges import batch_rows, make_rows
 from rlhf.lm.layers import LayerStack
@@ -34,10 +34,13 @@ from services.trainer.reward_model.fit import (
     copy_tensors,
     half_precision,
     make_optimizer,
+    member_orders,
+    pair_losses,
     raw_differences,
     tensors_of,
     train_epoch,
 )
+from services.trainer.reward_model.heads import fit_heads
 from services.trainer.reward_model.measurement import measure, standardised_votes
 
 log = logging.getLogger(__name__)
@@ -86,7 +89,8 @@ class RewardModelTraining:
         rows = make_rows(self.exchanges, share_prompts=self.ensemble.stack.packs)
         self.reading_steps = sum(1 for _ in batch_rows(rows, token_budget=TOKEN_BUDGET))
         self.epoch_steps = -(-len(self.pairs["train"]) // self.config.batch_size)
-        self.steps = self.reading_steps + self.config.epochs * self.epoch_steps + 1
+        # One step for the heads, and one for the end.
+        self.steps = self.reading_steps + 1 + self.config.epochs * self.epoch_steps + 1
         self.resumed = self._resume()
 
     def read(self) -> None:
@@ -110,10 +114,12 @@ class RewardModelTraining:
         self.durations["read_s"] = time.perf_counter() - started
 
     def fit(self) -> None:
-        """Trains until the last epoch or until validation stops it; keeps the best epoch's weights."""
+        """Heads, then epochs until the last or until validation stops them; keeps the best epoch's weights."""
         if self.resumed:
             # The crash may have come after the checkpoint and before its epoch was told.
             self._tell_epoch()
+        else:
+            self._fit_heads()
         while not self.progress.finished(self.config):
             self._train_epoch()
         restore_best = {name: tensor.data for name, tensor in self.best.items()}
@@ -146,6 +152,7 @@ class RewardModelTraining:
         self.durations["measure_s"] = time.perf_counter() - started
         return figures | {
             "epochs": self.progress.epoch,
+            "head_penalty": self.progress.head_penalty,
             "best_epoch": self.progress.best_epoch,
             "history": self.progress.history,
             "dropped": dict(self.dropped),
@@ -215,9 +222,24 @@ class RewardModelTraining:
         self.job.event("resumed", f"going on after epoch {self.progress.epoch} from its checkpoint")
         return True
 
+    def _fit_heads(self) -> None:
+        started, train = time.perf_counter(), self.pairs["train"]
+        features = self.ensemble.frozen_features(self.readings)
+        orders = member_orders(len(train), members=self.config.members, seed=self.config.seed, epoch=0)
+        self.progress.head_penalty = fit_heads(
+            self.ensemble, features, self.pairs, orders, self.config, self.job.raise_if_stopped
+        )
+        with torch.no_grad():
+            losses = [
+                pair_losses(self.ensemble, self.readings, train, part, self.config)
+                for part in torch.split(orders, MEMBER_BATCH, dim=1)
+            ]
+        self._end_epoch(float(torch.cat(losses, dim=1).mean()), started)
+        self._tell_epoch()
+
     def _train_epoch(self) -> None:
-        epoch, started = self.progress.epoch, time.perf_counter()
-        first = self.reading_steps + epoch * self.epoch_steps
+        started, progress = time.perf_counter(), self.progress
+        first = self.reading_steps + 1 + progress.epoch * self.epoch_steps
 
         def after_batch(number: int, loss: float) -> None:
             self.job.raise_if_stopped()
@@ -225,28 +247,31 @@ class RewardModelTraining:
                 self.job.progress(first + number, self.steps, {"loss": loss})
 
         loss = train_epoch(
-            self.ensemble, self.optimizer, self.readings, self.pairs["train"], self.config, epoch, after_batch
+            self.ensemble, self.optimizer, self.readings, self.pairs["train"], self.config, progress, after_batch
         )
+        progress.epoch += 1
+        self._end_epoch(loss, started)
+        self._checkpoint()
+        self._tell_epoch()
+
+    def _end_epoch(self, loss: float, started: float) -> None:
+        """Validates, and keeps the weights when they are the best so far."""
         differences = raw_differences(self.ensemble, self.readings, self.pairs["validation"]).mean(0).double().numpy()
         row = {
-            "epoch": float(epoch + 1),
+            "epoch": float(self.progress.epoch),
             "loss": loss,
             "validation_loss": preference_nll(differences),
             "validation_accuracy": pairwise_accuracy(differences),
         }
-        progress = self.progress
-        progress.epoch = epoch + 1
-        progress.seconds += time.perf_counter() - started
-        progress.history.append(row)
-        if row["validation_loss"] < progress.best_loss:
-            progress.best_epoch, progress.best_loss = epoch + 1, row["validation_loss"]
+        self.progress.seconds += time.perf_counter() - started
+        self.progress.history.append(row)
+        if row["validation_loss"] < self.progress.best_loss:
+            self.progress.best_epoch, self.progress.best_loss = self.progress.epoch, row["validation_loss"]
             self.best = copy_tensors(self.tensors)
-        self._checkpoint()
-        self._tell_epoch()
 
     def _tell_epoch(self) -> None:
         """Reports the last epoch; rows of later steps belong to a past that is undone, and go."""
-        done = self.reading_steps + self.progress.epoch * self.epoch_steps
+        done = self.reading_steps + 1 + self.progress.epoch * self.epoch_steps
         self.job.progress(done, self.steps, self.progress.history[-1])
 
     def _checkpoint(self) -> None:

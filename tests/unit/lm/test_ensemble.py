@@ -56,20 +56,29 @@ def test_fresh_members_see_the_models_own_hidden_state(
 ) -> None:
     ensemble = RewardEnsemble(base, shape_for(base, trunk_layers=trunk_layers, member_layers=member_layers, members=2))
     with torch.no_grad():
-        ensemble.heads.copy_(torch.eye(32)[:2])  # member k's raw score is feature k
+        ensemble.heads.copy_(torch.eye(64)[[0, 33]])  # the closing token's first feature, the mean's second
     raw = ensemble.raw_scores_of(ensemble.read(encode(base), token_budget=64))
     for index, (prompt, response) in enumerate(TEXTS):
         ids = [*encode_prompt(base.tokenizer, prompt), *encode_text(base.tokenizer, response), 257]
-        captured = {}
-        layers = base.model.model.layers if hasattr(base.model, "model") else base.model.transformer.h
-        hook = layers[trunk_layers - 1].register_forward_hook(
-            lambda module, inputs, output, kept=captured: kept.update(out=output)
-        )
+        response = len(ids) - len(encode_prompt(base.tokenizer, prompt))
         with torch.no_grad():
-            base.model(input_ids=torch.tensor([ids]))
-        hook.remove()
-        own = captured["out"][0] if isinstance(captured["out"], tuple) else captured["out"]
-        torch.testing.assert_close(raw[:, index], own[0, -1, :2], atol=1e-4, rtol=1e-4)
+            states = base.model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states
+        closing = _output_of(base, ids, trunk_layers)[-1, 0]
+        mean = states[trunk_layers - member_layers][0, -response:, 1].mean()
+        torch.testing.assert_close(raw[:, index], torch.stack([closing, mean]), atol=1e-4, rtol=1e-4)
+
+
+def _output_of(base: LanguageModel, ids: list[int], layers: int) -> torch.Tensor:
+    """[L, d] what the model's own layer makes; the last of its `hidden_states` is normed, so a hook is needed."""
+    captured = {}
+    modules = base.model.model.layers if hasattr(base.model, "model") else base.model.transformer.h
+    hook = modules[layers - 1].register_forward_hook(
+        lambda module, inputs, output: captured.update(out=output[0] if isinstance(output, tuple) else output)
+    )
+    with torch.no_grad():
+        base.model(input_ids=torch.tensor([ids]))
+    hook.remove()
+    return captured["out"][0]
 
 
 def test_fresh_adapters_change_nothing_and_trained_ones_make_members_differ(base: LanguageModel) -> None:
@@ -154,7 +163,7 @@ def test_novelty_is_what_lies_outside_the_usual_directions(base: LanguageModel) 
     ensemble.fit_features(readings, every)
     torch.testing.assert_close(ensemble.usual @ ensemble.usual.T, torch.eye(16), atol=1e-4, rtol=1e-4)
     # Five responses less their mean span at most four of sixteen directions: nothing of them is new.
-    assert float(ensemble._rest(ensemble._normalise(ensemble._frozen_features(readings, every))).max()) < 1e-3
+    assert float(ensemble.novelty_of(readings).max() * ensemble.usual_rest) < 1e-3
     strange = encode(base, [("What is rain?", "zq zq zq zq zq zq")])
     assert float(ensemble.novelty_of(ensemble.read(strange, token_budget=512))) > 100
     assert float(ensemble.assess(strange, token_budget=512).novelty) > 100

@@ -57,7 +57,7 @@ def test_config_tells_what_it_is(base: LanguageModel, bundle: Path) -> None:
     config = json.loads((bundle / "config.json").read_text())
     assert config["shape"]["backbone"] == "tiny"
     assert config["temperature"] == 0.7
-    assert config["pooling"] == "closing"
+    assert config["pooling"] == "closing+mean"
     assert len(config["probe"]) == len(config["reference_mean"]) == len(config["reference_std"]) == 2
     assert sorted(path.name for path in bundle.iterdir()) == ["config.json", "ensemble.safetensors"]
 
@@ -85,7 +85,10 @@ def edit_tensors(bundle: Path, change: Callable[[dict], None]) -> None:
             lambda b: (b / "ensemble.safetensors").rename(b / "ensemble.pt"),
             "has no ensemble.safetensors, only .*pt; no",
         ),
-        (lambda b: edit_config(b, lambda c: c.update(format=1)), "config.json: format: Input should be 2"),
+        (
+            lambda b: edit_config(b, lambda c: c.update(format=2)),
+            "config.json: format: Input should be 3; .*train it again",
+        ),
         (lambda b: edit_config(b, lambda c: c["shape"].update(trunk_layers=9)), "trunk_layers=9 exceeds the 4 layers"),
         (lambda b: edit_config(b, lambda c: c["shape"].update(width=64)), "made for width 64"),
         (lambda b: edit_config(b, lambda c: c["shape"].update(lora_r=3)), r"is float32 .*is needed; publish it again"),

@@ -206,7 +206,8 @@ def test_small_microbatches_give_the_gradients_of_the_whole_batch(base: Language
         # Batches of 8 of each member: parts of 3, 3 and 2
         order = member_orders(len(training.pairs["train"]), members=3, seed=3, epoch=0)[:, :8]
         training.optimizer.zero_grad()
-        loss = accumulate_gradients(training.ensemble, training.readings, training.pairs["train"], order, config)
+        train = training.pairs["train"]
+        loss = accumulate_gradients(training.ensemble, training.readings, train, order, config, head_penalty=0.1)
         gradients.append([loss, *(parameter.grad for parameter in training.ensemble.parameters())])
     for whole, parts in zip(*gradients, strict=True):
         torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
@@ -254,7 +255,7 @@ class DiesAsItTellsAnEpoch(FakeJob):
     alive: bool = True
 
     def progress(self, step: int, total: int, metrics: dict[str, float]) -> None:
-        if self.alive and "epoch" in metrics:
+        if self.alive and metrics.get("epoch") == 1:
             self.alive = False
             raise Stopped
         super().progress(step, total, metrics)
@@ -294,8 +295,8 @@ def test_early_stopping_keeps_the_best_epoch(base: LanguageModel, tmp_path: Path
     run_reward_model(job, base)
     figures = json.loads((job.folder / "metrics.json").read_text())
     losses = [row["validation_loss"] for row in figures["history"]]
-    assert figures["best_epoch"] == 1 + losses.index(min(losses))
-    assert figures["epochs"] == len(losses) <= 5
+    assert figures["best_epoch"] == losses.index(min(losses))
+    assert figures["epochs"] == len(losses) - 1 <= 5
     assert job.told[-1][0] == job.told[-1][1]
 
 
@@ -303,9 +304,15 @@ def test_a_loss_that_is_not_finite_stops_the_job(base: LanguageModel, tmp_path: 
     pairs = make_pairs(40)
     pairs = [pair.model_copy(update={"margin": 1e300}) for pair in pairs]
     job = FakeJob(make_config(pairs=pairs, margin_scale=1.0), ArtifactStore(tmp_path))
-    with pytest.raises(TrainingFailed, match=r"not finite in epoch 1, batch 1; lower"):
+    with pytest.raises(TrainingFailed, match=r"heads is not finite; .* margin_scale=1 .*largest: inf"):
         run_reward_model(job, base)
     assert job.store.versions("reward_models", "rm-1") == []
+
+
+def test_a_learning_rate_that_breaks_a_member_stops_the_job(base: LanguageModel, tmp_path: Path) -> None:
+    job = FakeJob(make_config(learning_rate=1.0, weight_decay=1e38), ArtifactStore(tmp_path))
+    with pytest.raises(TrainingFailed, match=r"member 0 is not finite in epoch 1, batch \d+; lower learning_rate=1"):
+        run_reward_model(job, base)
 
 
 def test_another_kind_of_job_is_refused(base: LanguageModel, tmp_path: Path) -> None:
