@@ -28,27 +28,33 @@ class Opinion:
     first: str
 
 
-def open_study(session: Session, study: int) -> Study:
+def open_study(session: Session, study: int, *, writes: bool = False) -> Study:
     """A study that may be judged.
+
+    Args:
+        session: a transaction.
+        study: its id.
+        writes: whether the transaction will: the study is then there until it ends.
 
     Raises:
         NotFound: there is none.
+        Gone: it was deleted.
         Conflict: it is closed.
     """
-    found = studies.get(session, study)
+    found = studies.get(session, study, lock="shared" if writes else None)
     if found.closed_at is not None:
         raise Conflict(f"the study {found.name!r} is closed; what you judged is kept")
     return found
 
 
-def get_pair(session: Session, study: int, pair: int) -> Pair:
-    """A pair of an open study.
+def get_pair(session: Session, study: int, pair: int, *, writes: bool = False) -> Pair:
+    """A pair of an open study. Args: writes, as open_study's.
 
     Raises:
         NotFound: the study has no such pair.
-        Conflict: it is closed.
+        Gone, Conflict: as open_study.
     """
-    open_study(session, study)
+    open_study(session, study, writes=writes)
     found = session.get(Pair, pair)
     if found is None or found.study_id != study:
         raise NotFound(f"the study has no pair {pair}; go on with the next one")
@@ -79,7 +85,7 @@ def judge(store: Store, study: int, pair: int, person: int, opinion: Opinion) ->
     """Keeps a judgement. The same one again changes nothing; another one on the same pair takes its place.
 
     Raises:
-        NotFound, Conflict: as get_pair.
+        NotFound, Gone, Conflict: as get_pair.
     """
     try:
         _judge(store, study, pair, person, opinion)
@@ -92,7 +98,7 @@ def skip(store: Store, study: int, pair: int, person: int) -> None:
     """Puts a pair aside, unless it is judged. Raises: as judge."""
     try:
         with store.writing() as session:
-            get_pair(session, study, pair)
+            get_pair(session, study, pair, writes=True)
             if own(session, pair, person) is None and session.get(Skip, (pair, person)) is None:
                 session.add(Skip(pair_id=pair, person_id=person, skipped_at=time.time()))
     except IntegrityError:
@@ -103,7 +109,7 @@ def skip(store: Store, study: int, pair: int, person: int) -> None:
 def bring_back(store: Store, study: int, person: int) -> None:
     """Puts everything that this person skipped back into the queue. Raises: as judge."""
     with store.writing() as session:
-        open_study(session, study)
+        open_study(session, study, writes=True)
         pairs = select(Pair.id).where(Pair.study_id == study)
         session.execute(delete(Skip).where(Skip.person_id == person, Skip.pair_id.in_(pairs)))
 
@@ -111,13 +117,13 @@ def bring_back(store: Store, study: int, person: int) -> None:
 def undo(store: Store, study: int, pair: int, person: int) -> None:
     """Takes this person's judgement of a pair back; where there is none, there is nothing to do. Raises: as judge."""
     with store.writing() as session:
-        get_pair(session, study, pair)
+        get_pair(session, study, pair, writes=True)
         session.execute(delete(Judgement).where(Judgement.pair_id == pair, Judgement.person_id == person))
 
 
 def _judge(store: Store, study: int, pair: int, person: int, opinion: Opinion) -> None:
     with store.writing() as session:
-        get_pair(session, study, pair)
+        get_pair(session, study, pair, writes=True)
         session.execute(delete(Skip).where(Skip.pair_id == pair, Skip.person_id == person))
         query = select(Judgement).where(Judgement.pair_id == pair, Judgement.person_id == person).with_for_update()
         found = session.scalar(query)

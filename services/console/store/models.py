@@ -81,6 +81,8 @@ class Study(Base):
         form_key: of the form that made it: the same form sent again makes no other.
         left_out: pairs whose two responses were the same text.
         closed_at: null while it may be judged.
+        deleted_at: null while it is there. Afterwards its row is all that is left of it: its datasets name it, and its
+            id is nobody else's, so that a page which was open before judges no other study's pair.
     """
 
     __tablename__ = "studies"
@@ -94,6 +96,7 @@ class Study(Base):
     left_out: Mapped[int]
     created_at: Mapped[float]
     closed_at: Mapped[float | None]
+    deleted_at: Mapped[float | None]
 
 
 class Pair(Base):
