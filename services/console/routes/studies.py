@@ -9,7 +9,7 @@ from rlhf.contracts.errors import InvalidInput
 from services.console.figures import compute, join
 from services.console.forms import PostedForm
 from services.console.pages import page
-from services.console.store import datasets, studies
+from services.console.store import datasets, queue, studies
 from services.console.store.database import Store
 from services.console.visitors import AtStore, Id
 
@@ -25,6 +25,7 @@ def list_studies(request: Request, store: AtStore) -> Response:
             "studies": studies.newest(session),
             "pairs": studies.count_pairs(session),
             "judgements": studies.count_judgements(session),
+            "coverage": queue.coverage(session),
         }
     return page(request, "studies.html.j2", **shown)
 
@@ -37,10 +38,12 @@ def show_study(request: Request, study: Id, store: AtStore) -> Response:
         pairs = studies.pairs_of(session, study)
         judged = studies.judgements_of(session, study)
         versions = datasets.of_study(session, study)
+        coverage = queue.coverage(session, study).get(study)
     comments = [(name, each) for each, name in reversed(judged) if each.comment]
     shown = {
         "study": found,
         "pairs": len(pairs),
+        "coverage": coverage,
         "golden": sum(pair.gold is not None for pair in pairs),
         # Drawing samples for the intervals takes a while: the database is not kept waiting meanwhile.
         "figures": compute(join(pairs, judged)),

@@ -1,4 +1,4 @@
-"""One person's way through a study: the next pair, a verdict on it, and back. Only ever about that person's own rows.
+"""What one person does in a study: a verdict on a pair, putting it aside, and back. Only ever about one's own rows.
 
 Every function names the person whose login asked; none takes the id of a judgement, which could be somebody else's.
 """
@@ -28,45 +28,37 @@ class Opinion:
     first: str
 
 
-def open_study(session: Session, study: int, *, writes: bool = False) -> Study:
+def open_study(session: Session, study: int, *, lock: studies.Lock | None = None) -> Study:
     """A study that may be judged.
 
     Args:
         session: a transaction.
         study: its id.
-        writes: whether the transaction will: the study is then there until it ends.
+        lock: as of studies.get.
 
     Raises:
         NotFound: there is none.
         Gone: it was deleted.
         Conflict: it is closed.
     """
-    found = studies.get(session, study, lock="shared" if writes else None)
+    found = studies.get(session, study, lock=lock)
     if found.closed_at is not None:
         raise Conflict(f"the study {found.name!r} is closed; what you judged is kept")
     return found
 
 
 def get_pair(session: Session, study: int, pair: int, *, writes: bool = False) -> Pair:
-    """A pair of an open study. Args: writes, as open_study's.
+    """A pair of an open study. Args: writes, whether the transaction will: the study is there until it ends.
 
     Raises:
         NotFound: the study has no such pair.
         Gone, Conflict: as open_study.
     """
-    open_study(session, study, writes=writes)
+    open_study(session, study, lock="shared" if writes else None)
     found = session.get(Pair, pair)
     if found is None or found.study_id != study:
         raise NotFound(f"the study has no pair {pair}; go on with the next one")
     return found
-
-
-def next_pair(session: Session, study: int, person: int) -> int | None:
-    """The first pair that this person has neither judged nor put aside; None at the end."""
-    judged = select(Judgement.pair_id).where(Judgement.person_id == person)
-    skipped = select(Skip.pair_id).where(Skip.person_id == person)
-    query = select(Pair.id).where(Pair.study_id == study, Pair.id.not_in(judged), Pair.id.not_in(skipped))
-    return session.scalar(query.order_by(Pair.position).limit(1))
 
 
 def own(session: Session, pair: int, person: int) -> Judgement | None:
@@ -109,7 +101,7 @@ def skip(store: Store, study: int, pair: int, person: int) -> None:
 def bring_back(store: Store, study: int, person: int) -> None:
     """Puts everything that this person skipped back into the queue. Raises: as judge."""
     with store.writing() as session:
-        open_study(session, study, writes=True)
+        open_study(session, study, lock="shared")
         pairs = select(Pair.id).where(Pair.study_id == study)
         session.execute(delete(Skip).where(Skip.person_id == person, Skip.pair_id.in_(pairs)))
 

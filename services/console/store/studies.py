@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy import delete, func, select
@@ -12,9 +11,12 @@ from sqlalchemy.orm import Session
 
 from rlhf.contracts.errors import InvalidInput, NotFound, ServiceError
 from services.console.pairs import ScoredPair
-from services.console.store.models import Judgement, Pair, Person, Skip, Study, Verdict
+from services.console.store.models import Judgement, Pair, Person, Skip, Study, Turn, Verdict
 
 MOST_NAME = 100
+MOST_WANTED = 10
+"""Judgements a pair."""
+Lock = Literal["shared", "alone"]
 
 
 class Gone(ServiceError):
@@ -22,25 +24,6 @@ class Gone(ServiceError):
 
     status = 410
     error_type = "not_found"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far somebody is with a study.
-
-    Attributes:
-        pairs: of the study, questions that check attention included.
-        judged, skipped: by this person.
-    """
-
-    pairs: int
-    judged: int
-    skipped: int
-
-    @property
-    def left(self) -> int:
-        """Pairs that the queue still has."""
-        return self.pairs - self.judged - self.skipped
 
 
 def create(session: Session, study: Study, pairs: Sequence[ScoredPair]) -> Study:
@@ -69,7 +52,7 @@ def find_by_form(session: Session, form_key: str) -> Study | None:
     return session.scalar(select(Study).where(Study.form_key == form_key))
 
 
-def get(session: Session, study: int, *, lock: Literal["shared", "alone"] | None = None) -> Study:
+def get(session: Session, study: int, *, lock: Lock | None = None) -> Study:
     """A study.
 
     Args:
@@ -120,6 +103,7 @@ def remove(session: Session, study: int, name: str) -> None:
     if name.split() != found.name.split():
         raise InvalidInput(f"{name!r} is not the study's name; type {found.name!r} to delete it")
     pairs = select(Pair.id).where(Pair.study_id == study)
+    session.execute(delete(Turn).where(Turn.study_id == study))
     for kind in (Judgement, Skip):
         session.execute(delete(kind).where(kind.pair_id.in_(pairs)))
     session.execute(delete(Pair).where(Pair.study_id == study))
@@ -138,17 +122,6 @@ def count_judgements(session: Session) -> dict[int, int]:
     return dict(session.execute(query).all())
 
 
-def progress(session: Session, study: int, person: int) -> Progress:
-    """How far a person is with a study. Args: study, person, ids."""
-
-    def count(kind: type[Judgement] | type[Skip]) -> int:
-        query = select(func.count()).select_from(kind).join(Pair, kind.pair_id == Pair.id)
-        return session.scalar(query.where(Pair.study_id == study, kind.person_id == person)) or 0
-
-    pairs = session.scalar(select(func.count()).select_from(Pair).where(Pair.study_id == study)) or 0
-    return Progress(pairs, count(Judgement), count(Skip))
-
-
 def pairs_of(session: Session, study: int) -> list[Pair]:
     """A study's pairs, in its order."""
     return list(session.scalars(select(Pair).where(Pair.study_id == study).order_by(Pair.position)))
@@ -161,7 +134,7 @@ def judgements_of(session: Session, study: int) -> list[tuple[Judgement, str]]:
     return [(judgement, name) for judgement, name in session.execute(query.order_by(Judgement.id))]
 
 
-def _find(session: Session, study: int, lock: Literal["shared", "alone"] | None) -> Study:
+def _find(session: Session, study: int, lock: Lock | None) -> Study:
     # SQLite knows no locks of rows and needs none: who writes there is alone.
     found = session.get(Study, study, with_for_update=None if lock is None else {"read": lock == "shared"})
     if found is None:

@@ -53,7 +53,7 @@ def test_an_earlier_database_is_brought_up_to_date_with_all_it_has(url: str) -> 
     store = Store(parse_url(url))
     assert difference(store) == []
     with store.reading() as session:
-        assert [(each.name, each.deleted_at) for each in studies.newest(session)] == [("Old", None)]
+        assert [(each.name, each.deleted_at, each.wanted) for each in studies.newest(session)] == [("Old", None, None)]
     store.close()
 
 
