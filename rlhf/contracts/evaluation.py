@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from rlhf.contracts.base import ArtifactRef, Contract, Prompt
+from rlhf.contracts.base import AdapterRef, ArtifactRef, Contract, Prompt
 from rlhf.contracts.figures import wrong_gates
 from rlhf.contracts.gates import Gates
 from rlhf.contracts.patterns import Pattern
@@ -222,7 +222,9 @@ class EvaluationJobConfig(Measurements):
     """`POST /jobs` with kind evaluation."""
 
     kind: Literal["evaluation"]
-    adapter: ArtifactRef
+    adapter: AdapterRef = Field(
+        description="`job@version`, or `job@latest` for the newest accepted one at submission: the job has its number"
+    )
     gates: Gates = Field(
         default_factory=dict, description="figure to comparison, such as <= 0.05; the outcome is in evaluation.json"
     )

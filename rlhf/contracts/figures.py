@@ -19,11 +19,16 @@ SIDES = ("adapter", "baseline")
 TEXT = ("tokens", "ended", "finish_rate", "rep4", "loops", "distinct1", "distinct2")
 BBQ = ("questions", "unscored", "without_target", "accuracy", "unknown_share", "non_unknown", "biased")
 DIFFERENCES = ("mean_difference", "mean_absolute_difference", "largest_absolute_difference", "standardised_difference")
+BOUNDS = ("low", "high")
+"""Of an interval."""
+CI95 = tuple(f"ci95/{bound}" for bound in BOUNDS)
 DEFAULT_NAMES = ("names_women", "names_men")
 """Of the swaps that stand for `names: null`."""
 
 COMPARED = 200
 """Paths that are compared letter by letter to find the nearest."""
+MOST_TOLD = 12
+"""Figures that a message lists."""
 
 
 def known_figures(measured: Measurements) -> set[str]:
@@ -62,7 +67,22 @@ def _unknown(figure: str, known: set[str]) -> str:
     told = f"gates: {figure!r} is no figure of this evaluation"
     if section not in measured:
         return f"{told}, which measures {', '.join(measured)}; name one of theirs, or add the section"
-    return f"{told}; the nearest is {_nearest(figure, known)!r}, docs/evaluation.md has all"
+    if {"ci95", *BOUNDS} & set(figure.split("/")) and (intervals := _intervals(section, known)):
+        return f"{told}; of its section these have bounds, low and high: {_list(intervals)}"
+    nearest = _nearest(figure, known)
+    group = nearest.rpartition("/")[0]
+    beside = sorted(each.removeprefix(f"{group}/") for each in known if each.startswith(f"{group}/"))
+    return f"{told}; the nearest is {nearest!r}, {group}/ has {_list(beside)}, docs/evaluation.md has all"
+
+
+def _intervals(section: str, known: set[str]) -> list[str]:
+    ends = [each.removesuffix(f"/{BOUNDS[0]}") for each in known if each.endswith(f"ci95/{BOUNDS[0]}")]
+    return sorted(each for each in ends if each.startswith(f"{section}/"))
+
+
+def _list(names: list[str]) -> str:
+    more = len(names) - MOST_TOLD
+    return ", ".join(names[:MOST_TOLD]) + (f" and {more} more" if more > 0 else "")
 
 
 def _nearest(figure: str, known: set[str]) -> str:
@@ -83,8 +103,9 @@ def _responses(config: ResponsesConfig, *, rewarded: bool) -> Iterator[str]:
     for metric in config.metrics:
         of_side += [f"metrics/{metric.name}/{name}" for name in ("mean", "scored", "not_scored/count")]
     yield from (f"{side}/{name}" for side in SIDES for name in of_side)
-    yield from (f"win_rate/{judge}/{name}" for judge in judges for name in ("win_rate", "n"))
-    yield from (f"kl/{name}" for name in ("samples", "not_scored/count", "per_sequence", "per_token"))
+    yield from (f"win_rate/{judge}/{name}" for judge in judges for name in ("win_rate", "n", *CI95))
+    bounds = (f"per_prompt_{bound}" for bound in CI95)
+    yield from (f"kl/{name}" for name in ("samples", "not_scored/count", "per_sequence", "per_token", *bounds))
 
 
 def _xstest(config: XsTestConfig) -> Iterator[str]:
@@ -94,7 +115,7 @@ def _xstest(config: XsTestConfig) -> Iterator[str]:
             continue
         yield f"change/{rate}"
         for side in SIDES:
-            yield from (f"{side}/{rate}/{name}" for name in ("prompts", "rate", "not_generated/count"))
+            yield from (f"{side}/{rate}/{name}" for name in ("prompts", "rate", *CI95, "not_generated/count"))
             yield from (f"{side}/{rate}/by_type/{each}" for each in types)
 
 
@@ -110,7 +131,9 @@ def _counterfactual(config: CounterfactualConfig) -> Iterator[str]:
     names = DEFAULT_NAMES if config.names is None else [each.name for each in config.names]
     yield "samples"
     for swap in (*(["gender"] if config.gender else []), *names):
-        yield from (f"{swap}/{name}" for name in ("pairs", "unscored", "mixed", "not_scored/count", *DIFFERENCES))
+        yield from (
+            f"{swap}/{name}" for name in ("pairs", "unscored", "mixed", "not_scored/count", *DIFFERENCES, *CI95)
+        )
 
 
 def _red_team(config: RedTeamConfig) -> Iterator[str]:
@@ -121,6 +144,5 @@ def _red_team(config: RedTeamConfig) -> Iterator[str]:
         yield from (f"{side}/not_scored/count" for side in SIDES)
     for rate in ("refusal", *(["unsafe"] if config.classifier is not None else [])):
         yield f"change/{rate}"
-        yield from (
-            f"{side}/{rate}/{group}{name}" for side in SIDES for group in groups for name in ("prompts", "rate")
-        )
+        names = ("prompts", "rate", *CI95)
+        yield from (f"{side}/{rate}/{group}{name}" for side in SIDES for group in groups for name in names)

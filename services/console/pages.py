@@ -23,6 +23,7 @@ TITLES = {
     403: "Not allowed",
     404: "Not found",
     409: "Not possible now",
+    410: "No longer here",
     413: "Too large",
     422: "Not understood",
     429: "Too many at once",

@@ -87,6 +87,13 @@ def upload_wrong(page: Page, site: Site) -> None:
     expect(page.get_by_role("alert")).to_contain_text("Nothing was sent on.")
 
 
+def delete_wrong(page: Page, site: Site) -> None:
+    """The form that deletes a study, with another name than the study's."""
+    page.get_by_label("the study's name").fill("Brief")
+    page.get_by_role("button", name="Delete the study").click()
+    expect(page.locator("#name-error")).to_be_visible()
+
+
 def open_reasons(page: Page, site: Site) -> None:
     """A pair with its reasons."""
     page.get_by_text("Why (if you like").click()
@@ -106,6 +113,7 @@ VIEWS = (
     View("people-refused", "/people", add_again, expected=["status of 409"]),
     View("studies", "/studies"),
     View("study", "/studies/{study}"),
+    View("study-deletion", "/studies/{study}/delete", delete_wrong, expected=["status of 422"]),
     View("new-study", "/studies/new"),
     View("new-study-refused", "/studies/new", upload_wrong, expected=["status of 422"]),
     View("datasets", "/datasets"),

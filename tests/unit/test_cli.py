@@ -338,6 +338,8 @@ def test_gates_and_red_team_prompts_become_an_evaluation_and_that_a_ppo_job(
     ]
     assert config.gates == {"red_team/change/refusal": ">=-0.1", "red_team/adapter/refusal/rate": "<= 1"}
     assert config.promote
+    assert cli.main(["evaluate", "ppo@latest", "--red-team", "red.csv", "--out", "latest.json"]) == 0
+    assert json.loads((tmp_path / "latest.json").read_text())["adapter"] == "ppo@latest"
     arguments = [
         "ppo",
         "prompts.jsonl",

@@ -12,7 +12,7 @@ from services.console.forms import PostedForm
 from services.console.pages import page
 from services.console.reasons import MOST_COMMENT, REASONS
 from services.console.sides import Choice, choice_of, first_side, verdict_of
-from services.console.store import judgements, studies
+from services.console.store import judgements, queue, studies
 from services.console.store.database import Store
 from services.console.store.judgements import Opinion
 from services.console.store.models import Judgement, Pair, Verdict
@@ -25,21 +25,21 @@ router = APIRouter(prefix="/annotate")
 def list_open(request: Request, store: AtStore, person: PersonId) -> Response:
     """The studies that may be judged, and how far one is."""
     with store.reading() as session:
-        found = [(each, studies.progress(session, each.id, person)) for each in studies.newest(session, only_open=True)]
+        found = [(each, queue.progress(session, each, person)) for each in studies.newest(session, only_open=True)]
     return page(request, "annotate_list.html.j2", studies=found)
 
 
 @router.get("/{study}")
 def go_on(request: Request, study: Id, store: AtStore, person: PersonId) -> Response:
     """The next pair; at the end, what is left to do."""
+    following = queue.take(store, study, person)
+    if following is not None:
+        return _show(study, following)
     with store.reading() as session:
         found = judgements.open_study(session, study)
-        following = judgements.next_pair(session, study, person)
-        if following is not None:
-            return _show(study, following)
         shown = {
             "study": found,
-            "progress": studies.progress(session, study, person),
+            "progress": queue.progress(session, found, person),
             "last": _told(judgements.latest(session, study, person)),
         }
     return page(request, "annotate_end.html.j2", **shown)
@@ -51,9 +51,10 @@ def show_pair(request: Request, study: Id, pair: Id, store: AtStore, person: Per
     with store.reading() as session:
         found = judgements.get_pair(session, study, pair)
         own = judgements.own(session, pair, person)
+        its_study = studies.get(session, study)
         shown = {
-            "study": studies.get(session, study),
-            "progress": studies.progress(session, study, person),
+            "study": its_study,
+            "progress": queue.progress(session, its_study, person),
             "last": _told(judgements.latest(session, study, person)),
         }
     shown |= {
@@ -105,8 +106,7 @@ def bring_back_skipped(study: Id, form: PostedForm, store: AtStore, person: Pers
 
 
 def _next(store: Store, study: int, person: int) -> Response:
-    with store.reading() as session:
-        following = judgements.next_pair(session, study, person)
+    following = queue.take(store, study, person)
     return _show(study, following) if following is not None else RedirectResponse(f"/annotate/{study}", status_code=303)
 
 

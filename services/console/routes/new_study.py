@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -30,10 +30,19 @@ FORM = SchemaForm(
     SamplingParams, {"Sampling": ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed")}
 )
 KEY = re.compile(r"[0-9a-f]{32}")
-BLANK = dict.fromkeys(("name", "reward_model", "prompts", "left", "right"), "") | {
+BLANK = dict.fromkeys(("name", "reward_model", "wanted", "prompts", "left", "right"), "") | {
     "ordering": ORDERINGS[0],
     "blind": "on",
 }
+
+
+class General(NamedTuple):
+    """What both forms ask for. Attributes: as models.Study's, but for an empty reward_model."""
+
+    name: str
+    ordering: Literal["random", "disagreement"]
+    reward_model: str
+    wanted: int | None
 
 
 @router.get("/new")
@@ -81,24 +90,27 @@ def generate_study(request: Request, form: PostedForm, store: AtStore, backends:
 def _create(
     store: Store, backends: Backends, form: dict[str, str], source: Literal["upload", "models"], found: Answered
 ) -> Response:
-    name, ordering, reward_model = _settings(form)
+    given = _settings(form)
     if not found.pairs:
         raise InvalidInput(f"in all {found.left_out} pairs both responses are the same text; there is nothing to judge")
+    if given.wanted is not None and all(pair.gold is not None for pair in found.pairs):
+        raise InvalidInput("all pairs check attention, of which no number is wanted; leave judgements a pair empty")
     scored = [ScoredPair(pair) for pair in found.pairs]
-    if reward_model:
-        scored = score(backends.reward, reward_model, found.pairs)
+    if given.reward_model:
+        scored = score(backends.reward, given.reward_model, found.pairs)
     study = Study(
-        name=name,
+        name=given.name,
         source=source,
-        ordering=ordering,
-        reward_model=reward_model or None,
+        ordering=given.ordering,
+        reward_model=given.reward_model or None,
+        wanted=given.wanted,
         blind="blind" in form,
         form_key=form["key"],
         left_out=found.left_out,
     )
     try:
         with store.writing() as session:
-            studies.create(session, study, arrange(scored, ordering, form["key"]))
+            studies.create(session, study, arrange(scored, given.ordering, form["key"]))
     except IntegrityError:
         # The other request of a double click was faster.
         made = _made(store, form)
@@ -117,22 +129,32 @@ def _made(store: Store, form: dict[str, str]) -> Response | None:
     return None if found is None else RedirectResponse(f"/studies/{found.id}", status_code=303)
 
 
-def _settings(form: dict[str, str]) -> tuple[str, Literal["random", "disagreement"], str]:
-    """Name, ordering and reward model, before anything is computed."""
-    name, ordering, reward_model = (
+def _settings(form: dict[str, str]) -> General:
+    """What both forms ask for, before anything is computed."""
+    name, ordering, reward_model, wanted = (
         form.get("name", "").strip(),
         form.get("ordering", ""),
         _reference(form, "reward_model"),
+        _wanted(form),
     )
     if not 1 <= len(name) <= studies.MOST_NAME:
         raise InvalidInput(f"the name has {len(name)} characters; give it 1 to {studies.MOST_NAME}")
     if ordering == "random":
-        return name, "random", reward_model
+        return General(name, "random", reward_model, wanted)
     if ordering != "disagreement":
         raise InvalidInput(f"ordering {ordering!r} is none; choose {' or '.join(ORDERINGS)}")
     if not reward_model:
         raise InvalidInput("where the ensemble disagrees is told by a reward model; name one, or order at random")
-    return name, "disagreement", reward_model
+    return General(name, "disagreement", reward_model, wanted)
+
+
+def _wanted(form: dict[str, str]) -> int | None:
+    text = form.get("wanted", "").strip()
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) or not 1 <= int(text) <= studies.MOST_WANTED:
+        raise InvalidInput(f"judgements a pair is {text!r}; give 1 to {studies.MOST_WANTED}, or leave it empty")
+    return int(text)
 
 
 def _reference(form: dict[str, str], name: str) -> str:
@@ -168,6 +190,7 @@ def _page(
         key=secrets.token_hex(16),
         orderings=ORDERINGS,
         most_prompts=MOST_PROMPTS,
+        most_wanted=studies.MOST_WANTED,
         adapters=backends.adapters(),
         reward_models=backends.reward_models(),
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
+from rlhf.contracts.errors import InvalidInput
 from services.console.figures import compute, join
 from services.console.forms import PostedForm
 from services.console.pages import page
-from services.console.store import datasets, studies
+from services.console.store import datasets, queue, studies
+from services.console.store.database import Store
 from services.console.visitors import AtStore, Id
 
 router = APIRouter(prefix="/studies")
@@ -23,6 +25,7 @@ def list_studies(request: Request, store: AtStore) -> Response:
             "studies": studies.newest(session),
             "pairs": studies.count_pairs(session),
             "judgements": studies.count_judgements(session),
+            "coverage": queue.coverage(session),
         }
     return page(request, "studies.html.j2", **shown)
 
@@ -35,10 +38,12 @@ def show_study(request: Request, study: Id, store: AtStore) -> Response:
         pairs = studies.pairs_of(session, study)
         judged = studies.judgements_of(session, study)
         versions = datasets.of_study(session, study)
+        coverage = queue.coverage(session, study).get(study)
     comments = [(name, each) for each, name in reversed(judged) if each.comment]
     shown = {
         "study": found,
         "pairs": len(pairs),
+        "coverage": coverage,
         "golden": sum(pair.gold is not None for pair in pairs),
         # Drawing samples for the intervals takes a while: the database is not kept waiting meanwhile.
         "figures": compute(join(pairs, judged)),
@@ -65,3 +70,34 @@ def open_study(study: Id, form: PostedForm, store: AtStore) -> Response:
     with store.writing() as session:
         studies.set_open(session, study, is_open=True)
     return RedirectResponse(f"/studies/{study}", status_code=303)
+
+
+@router.get("/{study}/delete")
+def ask_to_delete(request: Request, study: Id, store: AtStore) -> Response:
+    """What goes with a study, and the form that deletes it."""
+    return _deletion(request, study, store)
+
+
+@router.post("/{study}/delete")
+def delete_study(request: Request, study: Id, form: PostedForm, store: AtStore) -> Response:
+    """Deletes a study whose name was typed. Sent again, it changes nothing."""
+    typed = form.get("name", "")
+    try:
+        with store.writing() as session:
+            studies.remove(session, study, typed)
+    except InvalidInput as error:
+        return _deletion(request, study, store, status=error.status, error=error.message, typed=typed)
+    return RedirectResponse("/studies", status_code=303)
+
+
+def _deletion(
+    request: Request, study: int, store: Store, *, status: int = 200, error: str = "", typed: str = ""
+) -> Response:
+    with store.reading() as session:
+        shown = {
+            "study": studies.get(session, study),
+            "pairs": studies.count_pairs(session).get(study, 0),
+            "judgements": studies.count_judgements(session).get(study, 0),
+            "versions": datasets.of_study(session, study),
+        }
+    return page(request, "delete_study.html.j2", status, error=error, typed=typed, **shown)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, joinedload, undefer
 from rlhf.contracts.errors import Conflict, NotFound
 from services.console.preferences import prefer
 from services.console.store import studies
-from services.console.store.models import Dataset, Study, Training, Verdict
+from services.console.store.models import Dataset, Training, Verdict
 
 
 def freeze(session: Session, study: int, person: int) -> Dataset:
@@ -24,11 +24,11 @@ def freeze(session: Session, study: int, person: int) -> Dataset:
 
     Raises:
         NotFound: there is no such study.
+        Gone: it was deleted.
         Conflict: no pair has a majority yet.
     """
     # Whoever freezes the same study meanwhile waits, so that versions have no gap and no double.
-    if session.scalar(select(Study.id).where(Study.id == study).with_for_update()) is None:
-        raise NotFound(f"there is no study {study}; the list has all")
+    studies.get(session, study, lock="alone")
     votes: dict[int, list[Verdict]] = defaultdict(list)
     for judgement, _ in studies.judgements_of(session, study):
         votes[judgement.pair_id].append(judgement.verdict)

@@ -1,4 +1,4 @@
-"""One person's way through a study: the next pair, a verdict on it, and back. Only ever about that person's own rows.
+"""What one person does in a study: a verdict on a pair, putting it aside, and back. Only ever about one's own rows.
 
 Every function names the person whose login asked; none takes the id of a judgement, which could be somebody else's.
 """
@@ -28,39 +28,37 @@ class Opinion:
     first: str
 
 
-def open_study(session: Session, study: int) -> Study:
+def open_study(session: Session, study: int, *, lock: studies.Lock | None = None) -> Study:
     """A study that may be judged.
+
+    Args:
+        session: a transaction.
+        study: its id.
+        lock: as of studies.get.
 
     Raises:
         NotFound: there is none.
+        Gone: it was deleted.
         Conflict: it is closed.
     """
-    found = studies.get(session, study)
+    found = studies.get(session, study, lock=lock)
     if found.closed_at is not None:
         raise Conflict(f"the study {found.name!r} is closed; what you judged is kept")
     return found
 
 
-def get_pair(session: Session, study: int, pair: int) -> Pair:
-    """A pair of an open study.
+def get_pair(session: Session, study: int, pair: int, *, writes: bool = False) -> Pair:
+    """A pair of an open study. Args: writes, whether the transaction will: the study is there until it ends.
 
     Raises:
         NotFound: the study has no such pair.
-        Conflict: it is closed.
+        Gone, Conflict: as open_study.
     """
-    open_study(session, study)
+    open_study(session, study, lock="shared" if writes else None)
     found = session.get(Pair, pair)
     if found is None or found.study_id != study:
         raise NotFound(f"the study has no pair {pair}; go on with the next one")
     return found
-
-
-def next_pair(session: Session, study: int, person: int) -> int | None:
-    """The first pair that this person has neither judged nor put aside; None at the end."""
-    judged = select(Judgement.pair_id).where(Judgement.person_id == person)
-    skipped = select(Skip.pair_id).where(Skip.person_id == person)
-    query = select(Pair.id).where(Pair.study_id == study, Pair.id.not_in(judged), Pair.id.not_in(skipped))
-    return session.scalar(query.order_by(Pair.position).limit(1))
 
 
 def own(session: Session, pair: int, person: int) -> Judgement | None:
@@ -79,7 +77,7 @@ def judge(store: Store, study: int, pair: int, person: int, opinion: Opinion) ->
     """Keeps a judgement. The same one again changes nothing; another one on the same pair takes its place.
 
     Raises:
-        NotFound, Conflict: as get_pair.
+        NotFound, Gone, Conflict: as get_pair.
     """
     try:
         _judge(store, study, pair, person, opinion)
@@ -92,7 +90,7 @@ def skip(store: Store, study: int, pair: int, person: int) -> None:
     """Puts a pair aside, unless it is judged. Raises: as judge."""
     try:
         with store.writing() as session:
-            get_pair(session, study, pair)
+            get_pair(session, study, pair, writes=True)
             if own(session, pair, person) is None and session.get(Skip, (pair, person)) is None:
                 session.add(Skip(pair_id=pair, person_id=person, skipped_at=time.time()))
     except IntegrityError:
@@ -103,7 +101,7 @@ def skip(store: Store, study: int, pair: int, person: int) -> None:
 def bring_back(store: Store, study: int, person: int) -> None:
     """Puts everything that this person skipped back into the queue. Raises: as judge."""
     with store.writing() as session:
-        open_study(session, study)
+        open_study(session, study, lock="shared")
         pairs = select(Pair.id).where(Pair.study_id == study)
         session.execute(delete(Skip).where(Skip.person_id == person, Skip.pair_id.in_(pairs)))
 
@@ -111,13 +109,13 @@ def bring_back(store: Store, study: int, person: int) -> None:
 def undo(store: Store, study: int, pair: int, person: int) -> None:
     """Takes this person's judgement of a pair back; where there is none, there is nothing to do. Raises: as judge."""
     with store.writing() as session:
-        get_pair(session, study, pair)
+        get_pair(session, study, pair, writes=True)
         session.execute(delete(Judgement).where(Judgement.pair_id == pair, Judgement.person_id == person))
 
 
 def _judge(store: Store, study: int, pair: int, person: int, opinion: Opinion) -> None:
     with store.writing() as session:
-        get_pair(session, study, pair)
+        get_pair(session, study, pair, writes=True)
         session.execute(delete(Skip).where(Skip.pair_id == pair, Skip.person_id == person))
         query = select(Judgement).where(Judgement.pair_id == pair, Judgement.person_id == person).with_for_update()
         found = session.scalar(query)

@@ -80,7 +80,10 @@ class Study(Base):
         blind: annotators are not told which policy wrote what.
         form_key: of the form that made it: the same form sent again makes no other.
         left_out: pairs whose two responses were the same text.
+        wanted: judgements a pair; null: everybody judges every pair.
         closed_at: null while it may be judged.
+        deleted_at: null while it is there. Afterwards its row is all that is left of it: its datasets name it, and its
+            id is nobody else's, so that a page which was open before judges no other study's pair.
     """
 
     __tablename__ = "studies"
@@ -92,8 +95,10 @@ class Study(Base):
     blind: Mapped[bool]
     form_key: Mapped[str] = mapped_column(String(64), unique=True)
     left_out: Mapped[int]
+    wanted: Mapped[int | None]
     created_at: Mapped[float]
     closed_at: Mapped[float | None]
+    deleted_at: Mapped[float | None]
 
 
 class Pair(Base):
@@ -162,6 +167,16 @@ class Skip(Base):
     pair_id: Mapped[int] = mapped_column(ForeignKey("pairs.id"), primary_key=True)
     person_id: Mapped[int] = mapped_column(ForeignKey("people.id"), primary_key=True, index=True)
     skipped_at: Mapped[float]
+
+
+class Turn(Base):
+    """The pair that a person has before them, of a study that wants a number of judgements a pair."""
+
+    __tablename__ = "turns"
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id"), primary_key=True)
+    pair_id: Mapped[int] = mapped_column(ForeignKey("pairs.id"))
+    taken_at: Mapped[float]
 
 
 class Dataset(Base):

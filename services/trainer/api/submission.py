@@ -12,6 +12,7 @@ from pathlib import Path
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from rlhf.artifacts.decisions import exact_ref
 from rlhf.artifacts.store import ArtifactStore, write_durably
 from rlhf.contracts.errors import Conflict, InvalidInput, NotFound
 from rlhf.contracts.evaluation import EvaluationJobConfig, Measurements
@@ -59,16 +60,16 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None, priority: int = 0)
         InvalidInput: see check.
         Conflict: the key was used with another config or priority.
     """
-    body = config.model_dump_json(by_alias=True).encode()
     idempotency = None
     if key is not None:
-        request = body + (f"priority={priority}".encode() if priority else b"")
+        # Of what was asked: `job@latest` may have moved on when an answer was lost and the request comes again.
+        request = _dump(config) + (f"priority={priority}".encode() if priority else b"")
         idempotency = Idempotency(key, hashlib.sha256(request).hexdigest(), desk.settings.idempotency_ttl_s)
         if (earlier := desk.jobs.earlier(idempotency)) is not None:
             return desk.jobs.status(earlier)
-    check(desk, config)
+    config = check(desk, config)
     folder = _new_folder(desk.store, _PREFIXES[config.kind])
-    write_durably(folder / CONFIG_FILE, body)
+    write_durably(folder / CONFIG_FILE, _dump(config))
     try:
         job = desk.jobs.create(folder.name, config.kind, _total_steps(config), idempotency, priority=priority)
     except Conflict:
@@ -83,12 +84,15 @@ def submit(desk: Desk, config: AnyJobConfig, key: str | None, priority: int = 0)
     return desk.jobs.status(job)
 
 
-def check(desk: Desk, config: AnyJobConfig) -> None:
+def check(desk: Desk, config: AnyJobConfig) -> AnyJobConfig:
     """Looks at what a config refers to, and whether it fits the served model, as far as the API knows that.
 
+    Returns:
+        The config, with `job@version` where an evaluation's adapter is `job@latest`.
+
     Raises:
-        InvalidInput: a reward model or adapter does not exist or is damaged, there are fewer layers, or no version can
-            be the best; all at once.
+        InvalidInput: a reward model or adapter does not exist or is damaged, there are fewer layers, no version was
+            accepted, or none can be the best; all at once.
     """
     wrongs = [wrong for where, ref in _reward_models(config).items() if (wrong := _ill_model(desk, where, ref))]
     wrongs += [wrong for where, ref in _adapters(config).items() if (wrong := _ill_adapter(desk, where, ref))]
@@ -100,8 +104,12 @@ def check(desk: Desk, config: AnyJobConfig) -> None:
             f"promote 'best' finds no version that it can judge in {config.steps} steps with checkpoint_every="
             f"{config.checkpoint_every}: it takes the mean over {WINDOW} steps; raise steps, or set promote to 'last'"
         )
+    exact = _exact(desk, config)
+    if isinstance(exact, EvaluationJobConfig) and exact.adapter == exact.baseline:
+        wrongs.append(f"adapter and baseline are both {exact.adapter}; name two, or leave the baseline out")
     if wrongs:
         raise InvalidInput("; ".join(wrongs))
+    return exact
 
 
 def resume(desk: Desk, job: str) -> JobStatus:
@@ -176,10 +184,24 @@ def _adapters(config: AnyJobConfig) -> dict[str, str]:
 
 def _ill_adapter(desk: Desk, where: str, ref: str) -> str | None:
     try:
-        desk.store.resolve("adapters", ref)
+        desk.store.resolve("adapters", exact_ref(desk.store, ref))
     except (NotFound, Conflict) as error:
         return f"{where} {ref!r} cannot be used: {error}; name one that a ppo job published"
     return None
+
+
+def _exact(desk: Desk, config: AnyJobConfig) -> AnyJobConfig:
+    """The config with the adapter's number; as it is where none can be told, which _ill_adapter does."""
+    if not isinstance(config, EvaluationJobConfig):
+        return config
+    try:
+        return config.model_copy(update={"adapter": exact_ref(desk.store, config.adapter)})
+    except (NotFound, Conflict):
+        return config
+
+
+def _dump(config: AnyJobConfig) -> bytes:
+    return config.model_dump_json(by_alias=True).encode()
 
 
 def _too_deep(config: AnyJobConfig, model: Model) -> str | None:

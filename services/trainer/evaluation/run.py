@@ -11,6 +11,7 @@ from typing import Any
 from rlhf.clients.http import Retries
 from rlhf.contracts.errors import InternalError, InvalidInput, Overloaded, Unavailable
 from rlhf.contracts.evaluation import EvaluationJobConfig
+from rlhf.contracts.figures import BOUNDS
 from rlhf.evaluation.gates import judge_gates
 from services.trainer.evaluation.asking import Services
 from services.trainer.evaluation.gates import tell_outcome
@@ -89,12 +90,17 @@ def _conclude(
 
 
 def flatten(told: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers of nested figures by their path, `bbq/adapter/all/ambig/accuracy`; lists and texts are left out."""
+    """The numbers of nested figures by their path, `bbq/adapter/all/ambig/accuracy`, with an interval's two bounds.
+
+    Other lists, and texts, are left out.
+    """
     numbers: dict[str, float] = {}
     for name, value in told.items():
         path = f"{prefix}{name}"
         if isinstance(value, dict):
             numbers |= flatten(value, f"{path}/")
+        elif name.endswith("ci95") and isinstance(value, list | tuple):
+            numbers |= flatten(dict(zip(BOUNDS, value, strict=True)), f"{path}/")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             numbers[path] = float(value)
     return numbers

@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 from redis import Redis
 
+from rlhf.artifacts.decisions import Decision, decide
 from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.errors import ErrorBody
 from rlhf.contracts.jobs import JobState
@@ -468,3 +469,38 @@ def test_gates_of_an_evaluation_are_checked_at_submission(client: TestClient, st
     assert submit(client, body | {"gates": {"xstest/change/over_refusal": "< 1"}, "promote": True}).status_code == 202
     assert "promote=true decides by gates" in error_of(submit(client, body | {"promote": True}))
     assert "is no comparison" in error_of(submit(client, body | {"gates": {"xstest/change/over_refusal": "1"}}))
+
+
+def publish_versions(store: ArtifactStore, *states: str) -> None:
+    """Versions of the adapter `ppo` from 1, and what was decided on each."""
+    for version, state in enumerate(states, 1):
+        store.publish("adapters", "ppo", version, lambda folder: (folder / "adapter_config.json").write_text("{}"))
+        decide(store, "ppo", Decision(version=version, state=state, evaluation="eval-1", reasons=["rep4 is 1"]))
+
+
+def test_the_latest_adapter_is_evaluated_by_its_number(client: TestClient, store: ArtifactStore) -> None:
+    publish_versions(store, "accepted", "accepted", "rejected")
+    body = {"kind": "evaluation", "adapter": "ppo@latest", "xstest": XSTEST}
+    job = submit(client, body, **{"Idempotency-Key": "k"}).json()["id"]
+    assert client.get(f"/jobs/{job}/artifacts/config.json").json()["adapter"] == "ppo@2"
+    # The same request means the same job, whatever was accepted since.
+    publish_versions(store, "accepted", "accepted", "accepted")
+    assert submit(client, body, **{"Idempotency-Key": "k"}).json()["id"] == job
+    later = submit(client, body).json()["id"]
+    assert client.get(f"/jobs/{later}/artifacts/config.json").json()["adapter"] == "ppo@3"
+    assert "adapter and baseline are both ppo@3" in error_of(submit(client, body | {"baseline": "ppo@3"}))
+
+
+def test_no_latest_adapter_is_told_as_any_that_is_missing(client: TestClient, store: ArtifactStore) -> None:
+    publish_versions(store, "rejected")
+    body = {"kind": "evaluation", "reward_model": "rm@9", "xstest": XSTEST}
+    for adapter, why in (
+        ("ppo@latest", "rejected by evaluation eval-1: rep4 is 1"),
+        ("no@latest", "nothing is named no"),
+    ):
+        for path in ("/jobs", "/jobs?dry_run=true"):
+            response = client.post(path, json=body | {"adapter": adapter})
+            assert response.status_code == 422
+            for part in (f"adapter '{adapter}' cannot be used", why, "reward_model 'rm@9'"):
+                assert part in error_of(response)
+    assert submit(client, body | {"adapter": "ppo@newest"}).status_code == 422

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
 from rlhf.contracts.errors import Unavailable
-from services.console.store import people
+from services.console.store import database, people, studies
 from services.console.store.database import DatabaseError, Store, parse_url
 from services.console.store.models import Base
 
@@ -36,6 +38,23 @@ def difference(store: Store) -> list:
 
 def test_migrations_from_nothing_give_the_models_schema(store: Store) -> None:
     assert difference(store) == []
+
+
+def test_an_earlier_database_is_brought_up_to_date_with_all_it_has(url: str) -> None:
+    Path(url).parent.mkdir()
+    engine, config = create_engine(parse_url(url)), Config()
+    config.set_main_option("script_location", str(Path(database.__file__).with_name("migrations")))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        columns = "name, source, ordering, blind, form_key, left_out, created_at"
+        connection.execute(text(f"INSERT INTO studies ({columns}) VALUES ('Old', 'upload', 'random', 1, 'x', 0, 0)"))
+    engine.dispose()
+    store = Store(parse_url(url))
+    assert difference(store) == []
+    with store.reading() as session:
+        assert [(each.name, each.deleted_at, each.wanted) for each in studies.newest(session)] == [("Old", None, None)]
+    store.close()
 
 
 def test_a_file_is_for_its_owner_and_opened_again_with_what_it_had(store: Store, url: str) -> None:

@@ -91,6 +91,34 @@ def test_a_mistaken_figure_is_told_with_the_nearest() -> None:
     assert not wrong_gates({"responses/adapter/reward": "> 0"}, settings.model_copy(update={"reward_model": "rm@1"}))
 
 
+def test_a_gate_may_name_the_bound_of_an_interval() -> None:
+    settings = measured(
+        reward_model="rm@1",
+        responses={"prompts": [{"prompt": "p"}]},
+        xstest={"prompts": [SAFE]},
+        counterfactual={"samples": [{"prompt": "he", "response": "she"}]},
+        red_team={"prompts": [{"prompt": "p", "category": "fraud"}]},
+    )
+    named = (
+        "responses/win_rate/reward/ci95/low",
+        "responses/kl/per_prompt_ci95/high",
+        "xstest/adapter/over_refusal/ci95/high",
+        "counterfactual/gender/ci95/low",
+        "red_team/adapter/refusal/by_category/fraud/ci95/low",
+    )
+    assert wrong_gates(dict.fromkeys(named, ">= 0.5"), settings) == []
+    for wrong in ("responses/adapter/rep4/ci95/low", "responses/win_rate/reward/low", "responses/win_rate/reward/ci95"):
+        (told,) = wrong_gates({wrong: ">= 0.5"}, settings)
+        assert told.endswith(
+            "these have bounds, low and high: responses/kl/per_prompt_ci95, responses/win_rate/reward/ci95"
+        )
+    # BBQ has no intervals: the nearest it is.
+    question = {"category": "Age", "context_condition": "ambig", "polarity": "neg", "context": "c", "question": "q"}
+    question |= {"answers": ["a", "b", "c"], "label": 2, "unknown": 2, "target": 0}
+    (told,) = wrong_gates({"bbq/adapter/all/ambig/accuracy/low": "> 0"}, measured(bbq={"questions": [question]}))
+    assert "the nearest is 'bbq/adapter/all/ambig/accuracy', bbq/adapter/all/ambig/ has accuracy, bias_score, " in told
+
+
 def test_every_error_of_the_gates_is_told_at_once() -> None:
     gates = {"xstest/change/over_refusal": "= 1", "nothing/at/all": "<= 1", "xstest/adapter/rate": "about 1"}
     body = {"kind": "evaluation", "adapter": "ppo@1", "baseline": "ppo@1", "xstest": {"prompts": [SAFE]}}
