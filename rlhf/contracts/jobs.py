@@ -163,12 +163,14 @@ class RewardModelJobConfig(Contract):
     trunk_layers: int | None = Field(
         None, ge=1, description="layers of the backbone that are used, from the bottom; null: half of them"
     )
-    member_layers: int = Field(1, ge=0, description="of these, the last so many with a LoRA per member; 0: heads only")
+    member_layers: int = Field(1, ge=0, description="of these, so many last ones with a LoRA per member; 0: heads only")
     lora_r: int = Field(8, ge=1, le=256)
     learning_rate: float = Field(3e-3, gt=0, le=1, description="AdamW, falling linearly to 0 over all epochs")
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, description="of the adapters; heads have a penalty that validation chooses")
     epochs: int = Field(5, ge=1, le=5, description="at most; early stopping on validation loss, the best is kept")
-    patience: int = Field(2, ge=1, description="epochs without a better validation loss before stopping")
+    patience: int = Field(
+        2, ge=1, description="epochs without a better validation loss than earlier ones, then it stops"
+    )
     batch_size: int = Field(32, ge=1, le=4096, description="pairs of one optimiser step, of each member")
     pairs_per_microbatch: int | None = Field(
         None,

@@ -71,7 +71,7 @@ def member_linears(shape: ModelShape) -> tuple[Linear, ...]:
 def member_parameters(shape: ModelShape, config: RewardModelJobConfig) -> int:
     """Of all members together: adapters, a head and its bias each."""
     layer = sum(config.lora_r * (linear.inputs + linear.outputs) for linear in member_linears(shape))
-    return config.members * (config.member_layers * layer + shape.width + 1)
+    return config.members * (config.member_layers * layer + 2 * shape.width + 1)
 
 
 def learner_memory(shape: ModelShape, config: RewardModelJobConfig, load: ReadingLoad, size: int) -> dict[str, int]:
@@ -85,9 +85,13 @@ def learner_memory(shape: ModelShape, config: RewardModelJobConfig, load: Readin
         "best_members": 4 * members,
         "gradients": 4 * members,
         "adamw_moments": 8 * members,
-        "readings": readings + load.exchanges * shape.width * size,
-        # Either while all are read, and joined to one tensor, or while members learn from some, or score some.
-        "working": max(readings + _trunk_working(shape, size), _member_working(shape, config, load, size)),
+        "readings": readings + load.exchanges * 2 * shape.width * size,
+        # While all are read, and joined to one tensor; or heads are fitted; or members learn from some, or score some.
+        "working": max(
+            readings + _trunk_working(shape, size),
+            _head_working(shape, load),
+            _member_working(shape, config, load, size),
+        ),
     }
 
 
@@ -104,6 +108,11 @@ def job_flops(shape: ModelShape, config: RewardModelJobConfig, load: ReadingLoad
 
 def _trunk_working(shape: ModelShape, size: int) -> int:
     return READ_TOKENS * (3 * shape.inner + 4 * shape.width) * size
+
+
+def _head_working(shape: ModelShape, load: ReadingLoad) -> int:
+    """Features of all exchanges, and those of the training pairs by side: float32."""
+    return 2 * load.exchanges * 2 * shape.width * 4
 
 
 def _member_working(shape: ModelShape, config: RewardModelJobConfig, load: ReadingLoad, size: int) -> int:

@@ -92,8 +92,8 @@ def test_half_precision_halves_the_base_weights(settings: ApiSettings) -> None:
 def test_a_reward_model_job_is_counted_too(client: TestClient) -> None:
     told = estimate(client, {"kind": "reward_model", "pairs": PAIRS, "epochs": 2, "members": 3, "member_layers": 0})
     assert told.learner is not None
-    # Heads alone: 3 × (576 weights and a bias), float32.
-    assert told.learner.parts["members"] == 3 * 577 * 4
+    # Heads alone: 3 × (2 × 576 weights and a bias), float32.
+    assert told.learner.parts["members"] == 3 * 1153 * 4
     assert (told.work.steps, told.work.samples_per_step, told.policy) == (2, 2, None)
     # Two prompts of 1 + 32 tokens, four responses of 1 token and EOS.
     assert told.work.tokens == 2 * 33 + 4 * 2
