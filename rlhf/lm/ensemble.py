@@ -162,9 +162,10 @@ class RewardEnsemble(nn.Module):
         return torch.cat(parts, dim=1)
 
     @torch.no_grad()
-    def fit_features(self, readings: Readings, indices: Tensor) -> None:
-        """Sets what is known of the frozen model's own features from exchanges `indices`, [N]."""
-        features = self._unadapted(readings, indices)
+    def fit_features(self, readings: Readings, indices: Tensor) -> Tensor:
+        """Sets what is known of the frozen model's own features from exchanges `indices`; returns `frozen_features`."""
+        every = self._unadapted(readings, torch.arange(len(readings.closing)))
+        features = every[indices]
         std = features.std(0, correction=0)
         self.feature_mean.copy_(features.mean(0))
         # A feature that hardly varies here may vary elsewhere; dividing by almost nothing would let it decide alone.
@@ -173,6 +174,7 @@ class RewardEnsemble(nn.Module):
         _, directions = torch.linalg.eigh(normal.T @ normal)  # by rising eigenvalue
         self.usual.copy_(directions.T.flip(0)[: len(self.usual)])
         self.usual_rest.copy_(self._rest(normal).square().mean().sqrt().clamp_min(1e-6))
+        return self._normalise(every)
 
     @torch.no_grad()
     def novelty_of(self, readings: Readings, indices: Tensor | None = None) -> Tensor:

@@ -24,7 +24,9 @@ def spoilt_pairs(pairs: Sequence[Comparison], roles: Sequence[Role], *, fraction
     usable = [pair for pair in chosen.values() if len(pair.chosen.split()) >= LEAST_WORDS]
     draw = random.Random(derive_seed("spoil", seed))
     count = min(len(usable), round(fraction * sum(role == "train" for role in roles)))
-    return [replace(pair, rejected=spoil(pair.chosen, draw), margin=0.0) for pair in draw.sample(usable, count)]
+    return [
+        replace(pair, rejected=spoil(pair.chosen, draw), margin=0.0, spoilt=True) for pair in draw.sample(usable, count)
+    ]
 
 
 def spoil(text: str, draw: random.Random) -> str:

@@ -19,6 +19,7 @@ from rlhf.evaluation.text_metrics import rep_n
 from rlhf.lm.exchanges import Exchange, encode_exchange
 
 Role = Literal["train", "validation", "evaluation"]
+_Row = tuple[int, int, float, int, bool]
 FILTERS = ("empty", "equal", "low_quality", "contradictory", "duplicate", "leaked")
 """Why a pair may be dropped before its length is known; see `filter_pairs`."""
 MOST_REPEATED = 0.5
@@ -36,6 +37,7 @@ class Comparison:
         rejected: the other.
         margin: how much better chosen is, in the source's unit.
         heldout: True, False, or None when the source does not say.
+        spoilt: nobody judged it; made by `augment`.
     """
 
     key: str
@@ -44,6 +46,7 @@ class Comparison:
     rejected: str
     margin: float
     heldout: bool | None
+    spoilt: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,15 @@ class EncodedPairs:
         chosen: [N] int64.
         rejected: [N] int64.
         margin: [N] float32.
+        prompt: [N] int64, equal for pairs of one prompt.
+        spoilt: [N] bool, see Comparison.
     """
 
     chosen: Tensor
     rejected: Tensor
     margin: Tensor
+    prompt: Tensor
+    spoilt: Tensor
 
     def __len__(self) -> int:
         """N."""
@@ -180,7 +187,8 @@ def encode_pairs(
     """
     exchanges: list[Exchange] = []
     index: dict[tuple[str, str], int | None] = {}
-    rows: dict[Role, list[tuple[int, int, float]]] = {"train": [], "validation": [], "evaluation": []}
+    rows: dict[Role, list[_Row]] = {"train": [], "validation": [], "evaluation": []}
+    prompts: dict[str, int] = {}
     too_long = 0
     for pair, role in zip(pairs, roles, strict=True):
         sides = []
@@ -195,7 +203,8 @@ def encode_pairs(
         if sides[0] is None or sides[1] is None:
             too_long += 1
         else:
-            rows[role].append((sides[0], sides[1], pair.margin))
+            prompt = prompts.setdefault(pair.key, len(prompts))
+            rows[role].append((sides[0], sides[1], pair.margin, prompt, pair.spoilt))
     if not all(rows.values()):
         empty = next(role for role, found in rows.items() if not found)
         raise InvalidInput(
@@ -205,9 +214,9 @@ def encode_pairs(
     return exchanges, {role: _as_tensors(found) for role, found in rows.items()}, too_long
 
 
-def _as_tensors(rows: list[tuple[int, int, float]]) -> EncodedPairs:
-    chosen, rejected, margin = zip(*rows, strict=True)
-    return EncodedPairs(torch.tensor(chosen), torch.tensor(rejected), torch.tensor(margin, dtype=torch.float32))
+def _as_tensors(rows: list[_Row]) -> EncodedPairs:
+    chosen, rejected, margin, prompt, spoilt = (torch.tensor(column) for column in zip(*rows, strict=True))
+    return EncodedPairs(chosen, rejected, margin.float(), prompt, spoilt)
 
 
 def _draw(key: str, seed: int) -> str:

@@ -23,7 +23,9 @@ def loop(text: str, draw: random.Random) -> str:
     words = text.split()
     start = draw.randrange(len(words) - 4)
     phrase = words[start : start + draw.randint(2, 5)]
-    return " ".join(words[:start] + phrase * draw.randint(3, 6))
+    looped = words[:start] + phrase * draw.randint(3, 6)
+    # A text that ends in circles already may come out as it was: then one circle more.
+    return " ".join(looped if looped != words else looped + phrase)
 
 
 def shuffle(text: str, draw: random.Random) -> str:

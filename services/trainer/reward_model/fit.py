@@ -1,21 +1,21 @@
-"""How the members learn once their heads are fitted: orders, one epoch, early stopping. Not the job around it.
+"""How the members learn once their heads are fitted: one epoch, early stopping, votes. Not the job around it.
 
 Everything random derives from (seed, member, epoch), so an epoch that is done again after a crash is the same epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from rlhf.contracts.jobs import RewardModelJobConfig
-from rlhf.lm.ensemble import RewardEnsemble
+from rlhf.lm.ensemble import MEMBER_BATCH, RewardEnsemble
 from rlhf.lm.readings import Readings, collate_readings
-from services.trainer.ppo.schedule import derive_seed
-from services.trainer.reward_model.data import EncodedPairs
+from services.trainer.reward_model.bags import judged_first, jury_votes, member_orders
+from services.trainer.reward_model.data import EncodedPairs, Role
 from services.trainer.reward_model.losses import preference_loss
 
 
@@ -31,7 +31,7 @@ class Progress:
         epoch: epochs done; 0: heads fitted alone.
         head_penalty: λ of λ·‖head‖², chosen as they were.
         best_epoch: the one with the lowest validation loss.
-        best_loss: of that epoch, nats.
+        best_loss: of that epoch, nats, of the votes in `jury_votes`.
         seconds: spent in epochs, over all attempts.
         history: a row of metrics for each epoch, the 0th first.
     """
@@ -49,21 +49,6 @@ class Progress:
         losses = [row["validation_loss"] for row in self.history[1:]]
         waited = len(losses) - 1 - losses.index(min(losses)) if losses else 0
         return config.member_layers == 0 or self.epoch >= config.epochs or waited >= config.patience
-
-
-def member_orders(count: int, *, members: int, seed: int, epoch: int) -> Tensor:
-    """Which pairs each member sees in an epoch: its own bootstrap resample (same in all epochs), in its own order.
-
-    Returns:
-        [K, count] int64 indices below count.
-    """
-    orders = []
-    for member in range(members):
-        draw = torch.Generator().manual_seed(derive_seed("bootstrap", seed, member))
-        shuffle = torch.Generator().manual_seed(derive_seed("order", seed, member, epoch))
-        resample = torch.randint(count, (count,), generator=draw)
-        orders.append(resample[torch.randperm(count, generator=shuffle)])
-    return torch.stack(orders)
 
 
 def train_epoch(
@@ -95,7 +80,7 @@ def train_epoch(
         TrainingFailed: a loss is not finite.
     """
     epoch = progress.epoch
-    orders = member_orders(len(pairs), members=config.members, seed=config.seed, epoch=epoch)
+    orders = member_orders(pairs.prompt, members=config.members, seed=config.seed, epoch=epoch)
     batches = torch.split(orders, config.batch_size, dim=1)
     total = 0.0
     for number, order in enumerate(batches):
@@ -156,12 +141,29 @@ def pair_losses(
     ensemble: RewardEnsemble, readings: Readings, pairs: EncodedPairs, order: Tensor, config: RewardModelJobConfig
 ) -> Tensor:
     """[K, B] losses of each member on its own pairs. Args: order, [K, B] indices of pairs."""
-    size = order.shape[1]
-    both = torch.cat([pairs.chosen[order], pairs.rejected[order]], dim=1)
-    raw = ensemble.raw_scores(collate_readings(readings, both.flatten()))
-    chosen, rejected = raw[:, :size], raw[:, size:]
-    margin = config.margin_scale * pairs.margin[order].to(raw.device)
+    chosen, rejected = _sides(ensemble, readings, pairs, order)
+    margin = config.margin_scale * pairs.margin[order].to(chosen.device)
     return preference_loss(chosen, rejected, margin, config)
+
+
+def jury_differences(
+    ensemble: RewardEnsemble, readings: Readings, pairs: Mapping[Role, EncodedPairs], judges: Tensor
+) -> Tensor:
+    """[K, L] raw `jury_votes`, on the CPU. Args: readings, of all pairs; judges, [K, N] of `out_of_bag`."""
+    train = pairs["train"]
+    own = torch.zeros(judges.shape)
+    # A third of the pairs, and none of them by all members: every member gets a batch of its own.
+    for part in torch.split(judged_first(judges), MEMBER_BATCH, dim=1):
+        with torch.no_grad():
+            chosen, rejected = _sides(ensemble, readings, train, part)
+        own.scatter_(1, part, (chosen - rejected).cpu())
+    return jury_votes(own, judges, raw_differences(ensemble, readings, pairs["validation"]))
+
+
+def _sides(ensemble: RewardEnsemble, readings: Readings, pairs: EncodedPairs, order: Tensor) -> tuple[Tensor, Tensor]:
+    both = torch.cat([pairs.chosen[order], pairs.rejected[order]], dim=1)
+    chosen, rejected = ensemble.raw_scores(collate_readings(readings, both.flatten())).chunk(2, dim=1)
+    return chosen, rejected
 
 
 def raw_differences(ensemble: RewardEnsemble, readings: Readings, pairs: EncodedPairs) -> Tensor:

@@ -15,11 +15,12 @@ from torch import Tensor
 from rlhf.contracts.jobs import RewardModelJobConfig
 from rlhf.evaluation.preferences import preference_nll
 from rlhf.lm.ensemble import RewardEnsemble
+from services.trainer.reward_model.bags import jury_of_heads, mean_votes
 from services.trainer.reward_model.data import EncodedPairs, Role
 from services.trainer.reward_model.fit import TrainingFailed
 from services.trainer.reward_model.losses import preference_loss
 
-PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01)
+PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 """λ of λ·‖w_k‖², tried from the strongest; features are normalised, so one scale serves all backbones."""
 ITERATIONS = 100
 """Of L-BFGS, at most; the loss is convex, and begins where the penalty before ended."""
@@ -30,21 +31,23 @@ def fit_heads(
     features: Tensor,
     pairs: Mapping[Role, EncodedPairs],
     orders: Tensor,
+    judges: Tensor,
     config: RewardModelJobConfig,
     after_fit: Callable[[], None] = lambda: None,
-) -> float:
-    """Sets heads and biases to those that the validation pairs like best.
+) -> tuple[float, float]:
+    """Sets heads and biases to those that do best on pairs that are new to them.
 
     Args:
         ensemble: whose adapters do nothing yet.
         features: [N, 2d] of all exchanges, normalised.
-        pairs: by role: those of `train` are fitted, those of `validation` choose the penalty.
+        pairs: by role: those of `train` are fitted.
         orders: [K, n] which training pairs each member learns from; one that occurs twice counts twice.
+        judges: [K, n] of `out_of_bag`; these and the validation pairs choose the penalty, see `jury_votes`.
         config: losses.
         after_fit: called after each penalty; may raise to stop.
 
     Returns:
-        The penalty λ that was chosen.
+        The penalty λ that was chosen, and the mean loss over members and their pairs, without it.
 
     Raises:
         TrainingFailed: the loss is not finite.
@@ -55,27 +58,31 @@ def fit_heads(
     margin = config.margin_scale * train.margin.to(features.device)
     heads = torch.zeros_like(ensemble.heads, requires_grad=True)
     bias = torch.zeros_like(ensemble.bias, requires_grad=True)
-    best = float("inf"), 0.0
+    best = float("inf"), 0.0, 0.0
+
+    def data_loss() -> Tensor:
+        better, worse = (heads @ side.T + bias[:, None] for side in (chosen, rejected))
+        return (weights * preference_loss(better, worse, margin, config)).sum()
+
     for penalty in PENALTIES:
 
         def objective(penalty: float = penalty) -> Tensor:
-            better, worse = (heads @ side.T + bias[:, None] for side in (chosen, rejected))
-            return (weights * preference_loss(better, worse, margin, config)).sum() + penalty * heads.square().sum()
+            return data_loss() + penalty * heads.square().sum()
 
-        if not bool(torch.isfinite(objective().detach())):
+        if not bool(torch.isfinite(data_loss().detach())):
             raise TrainingFailed(
                 f"the loss of the heads is not finite; look at the pairs' margins, which margin_scale="
                 f"{config.margin_scale:g} multiplies (largest: {float(train.margin.max()):g}), and lower them"
             )
         _minimise(objective, [heads, bias])
-        loss = _mean_vote_loss(features, heads, pairs["validation"])
-        if loss < best[0]:
-            best = loss, penalty
-            with torch.no_grad():
+        with torch.no_grad():
+            loss = preference_nll(mean_votes(jury_of_heads(features, heads, judges, pairs)))
+            if loss < best[0]:
+                best = loss, penalty, float(data_loss()) / len(orders)
                 ensemble.heads.copy_(heads)
                 ensemble.bias.copy_(bias)
         after_fit()
-    return best[1]
+    return best[1:]
 
 
 def _minimise(objective: Callable[[], Tensor], parameters: list[Tensor]) -> None:
@@ -88,9 +95,3 @@ def _minimise(objective: Callable[[], Tensor], parameters: list[Tensor]) -> None
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-
-
-def _mean_vote_loss(features: Tensor, heads: Tensor, pairs: EncodedPairs) -> float:
-    with torch.no_grad():
-        differences = (features[pairs.chosen] - features[pairs.rejected]) @ heads.T.mean(1)
-    return preference_nll(differences.double().cpu().numpy())

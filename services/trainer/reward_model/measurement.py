@@ -24,19 +24,20 @@ from rlhf.evaluation.preferences import (
     wilson_interval,
 )
 from rlhf.lm.exchanges import Exchange
+from services.trainer.reward_model.bags import mean_votes
 from services.trainer.reward_model.data import EncodedPairs
 
 
 @dataclass(frozen=True)
 class Votes:
-    """Standardised s_chosen - s_rejected of every member, [K, N]."""
+    """Standardised s_chosen - s_rejected of every member, [K, N]; NaN where a pair is not the member's to judge."""
 
     members: Tensor
 
     @property
     def mean(self) -> np.ndarray:
         """[N] the ensemble's difference."""
-        return self.members.mean(0).double().numpy()
+        return mean_votes(self.members)
 
     @property
     def score_spread(self) -> np.ndarray:
@@ -46,7 +47,7 @@ class Votes:
     @property
     def temperatures(self) -> list[float]:
         """K: each member's own, fitted to these pairs."""
-        return [fit_temperature(own.double().numpy()) for own in self.members]
+        return [fit_temperature(own[~own.isnan()].double().numpy()) for own in self.members]
 
     def probabilities(self, temperatures: Sequence[float]) -> np.ndarray:
         """[K, N] σ(difference / temperature) of each member at its own temperature."""
@@ -55,12 +56,12 @@ class Votes:
 
 
 def measure(
-    validation: Votes, evaluation: Votes, exchanges: list[Exchange], train: EncodedPairs, heldout: EncodedPairs
+    jury: Votes, evaluation: Votes, exchanges: list[Exchange], train: EncodedPairs, heldout: EncodedPairs
 ) -> dict[str, Any]:
     """All figures of the report.
 
     Args:
-        validation: votes on the pairs that set the temperature.
+        jury: votes that set the temperatures.
         evaluation: votes on the pairs that measure.
         exchanges: of all pairs, for their lengths.
         train: the pairs learned from, for the length-only baseline's preference.
@@ -69,24 +70,24 @@ def measure(
     differences = evaluation.mean
     accuracy = pairwise_accuracy(differences)
     by_member = [pairwise_accuracy(row.double().numpy()) for row in evaluation.members]
-    temperature = fit_temperature(validation.mean)
+    temperature = fit_temperature(jury.mean)
     baseline = _length_baseline(exchanges, train, heldout)
     return {
         "members": len(evaluation.members),
         "train_pairs": len(train),
-        "validation_pairs": validation.members.shape[1],
+        "jury_pairs": jury.members.shape[1],
         "eval_pairs": len(differences),
         "accuracy_ensemble": accuracy,
         "accuracy_ensemble_ci95": list(wilson_interval(accuracy, len(differences))),
         "accuracy_members": by_member,
         "accuracy_members_ci95": [list(wilson_interval(share, len(differences))) for share in by_member],
         "accuracy_length_baseline": pairwise_accuracy(baseline),
-        "accuracy_validation": pairwise_accuracy(validation.mean),
+        "accuracy_jury": pairwise_accuracy(jury.mean),
         "nll": preference_nll(differences, temperature),
         "temperature": temperature,
         "ece": calibration_error(differences, temperature=temperature),
         "ece_before_temperature": calibration_error(differences),
-        **_uncertainty_figures(evaluation, validation.temperatures),
+        **_uncertainty_figures(evaluation, jury.temperatures),
     }
 
 

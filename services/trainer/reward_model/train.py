@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rlhf.artifacts.store import write_durably
 from rlhf.contracts.errors import InvalidInput
 from rlhf.contracts.jobs import RewardModelJobConfig
 from rlhf.evaluation.preferences import pairwise_accuracy, preference_nll
-from rlhf.lm.ensemble import MEMBER_BATCH, EnsembleShape, RewardEnsemble
+from rlhf.lm.ensemble import EnsembleShape, RewardEnsemble
 from rlhf.lm.ensemble_bundle import save_bundle
 from rlhf.lm.exchanges import batch_rows, make_rows
 from rlhf.lm.layers import LayerStack
@@ -25,6 +26,7 @@ from services.trainer.jobs.record import Level
 from services.trainer.ppo.checkpoint import load_newest, restore, save_checkpoint
 from services.trainer.ppo.schedule import derive_seed
 from services.trainer.reward_model.augment import spoilt_pairs
+from services.trainer.reward_model.bags import mean_votes, member_orders, out_of_bag
 from services.trainer.reward_model.card import write_card
 from services.trainer.reward_model.data import FILTERS, encode_pairs, filter_pairs, read_pairs, split_by_prompt
 from services.trainer.reward_model.data_report import describe_data
@@ -33,9 +35,8 @@ from services.trainer.reward_model.fit import (
     Progress,
     copy_tensors,
     half_precision,
+    jury_differences,
     make_optimizer,
-    member_orders,
-    pair_losses,
     raw_differences,
     tensors_of,
     train_epoch,
@@ -84,6 +85,11 @@ class RewardModelTraining:
         self.ensemble.autocast = half_precision(self.ensemble.heads.device)
         self.tensors = tensors_of(self.ensemble)
         self.best = copy_tensors(self.tensors)
+        # Of any epoch: all have the same resamples.
+        self.orders = member_orders(
+            self.pairs["train"].prompt, members=self.config.members, seed=self.config.seed, epoch=0
+        )
+        self.judges = out_of_bag(self.orders, self.pairs["train"])
         self.optimizer = make_optimizer(self.ensemble, self.config)
         self.progress = Progress()
         rows = make_rows(self.exchanges, share_prompts=self.ensemble.stack.packs)
@@ -109,8 +115,6 @@ class RewardModelTraining:
         self.readings: Readings = self.ensemble.read(
             self.exchanges, token_budget=TOKEN_BUDGET, store_dtype=torch.float16, after_batch=after_batch
         )
-        if not self.resumed:
-            self.ensemble.fit_features(self.readings, self.pairs["train"].used)
         self.durations["read_s"] = time.perf_counter() - started
 
     def fit(self) -> None:
@@ -131,15 +135,9 @@ class RewardModelTraining:
     def measure(self) -> dict[str, Any]:
         """The content of metrics.json."""
         started = time.perf_counter()
-        votes = {
-            role: standardised_votes(
-                raw_differences(self.ensemble, self.readings, self.pairs[role]), self.ensemble.reference_std
-            )
-            for role in ("validation", "evaluation")
-        }
-        figures = measure(
-            votes["validation"], votes["evaluation"], self.exchanges, self.pairs["train"], self.pairs["evaluation"]
-        )
+        differences = self._jury(), raw_differences(self.ensemble, self.readings, self.pairs["evaluation"])
+        jury, evaluation = (standardised_votes(each, self.ensemble.reference_std) for each in differences)
+        figures = measure(jury, evaluation, self.exchanges, self.pairs["train"], self.pairs["evaluation"])
         figures |= measure_responses(
             self.ensemble,
             self.readings,
@@ -151,6 +149,7 @@ class RewardModelTraining:
         )
         self.durations["measure_s"] = time.perf_counter() - started
         return figures | {
+            "validation_pairs": len(self.pairs["validation"]),
             "epochs": self.progress.epoch,
             "head_penalty": self.progress.head_penalty,
             "best_epoch": self.progress.best_epoch,
@@ -223,18 +222,12 @@ class RewardModelTraining:
         return True
 
     def _fit_heads(self) -> None:
-        started, train = time.perf_counter(), self.pairs["train"]
-        features = self.ensemble.frozen_features(self.readings)
-        orders = member_orders(len(train), members=self.config.members, seed=self.config.seed, epoch=0)
-        self.progress.head_penalty = fit_heads(
-            self.ensemble, features, self.pairs, orders, self.config, self.job.raise_if_stopped
+        started = time.perf_counter()
+        features = self.ensemble.fit_features(self.readings, self.pairs["train"].used)
+        self.progress.head_penalty, loss = fit_heads(
+            self.ensemble, features, self.pairs, self.orders, self.judges, self.config, self.job.raise_if_stopped
         )
-        with torch.no_grad():
-            losses = [
-                pair_losses(self.ensemble, self.readings, train, part, self.config)
-                for part in torch.split(orders, MEMBER_BATCH, dim=1)
-            ]
-        self._end_epoch(float(torch.cat(losses, dim=1).mean()), started)
+        self._end_epoch(loss, started)
         self._tell_epoch()
 
     def _train_epoch(self) -> None:
@@ -256,7 +249,7 @@ class RewardModelTraining:
 
     def _end_epoch(self, loss: float, started: float) -> None:
         """Validates, and keeps the weights when they are the best so far."""
-        differences = raw_differences(self.ensemble, self.readings, self.pairs["validation"]).mean(0).double().numpy()
+        differences = mean_votes(self._jury())
         row = {
             "epoch": float(self.progress.epoch),
             "loss": loss,
@@ -268,6 +261,9 @@ class RewardModelTraining:
         if row["validation_loss"] < self.progress.best_loss:
             self.progress.best_epoch, self.progress.best_loss = self.progress.epoch, row["validation_loss"]
             self.best = copy_tensors(self.tensors)
+
+    def _jury(self) -> Tensor:
+        return jury_differences(self.ensemble, self.readings, self.pairs, self.judges)
 
     def _tell_epoch(self) -> None:
         """Reports the last epoch; rows of later steps belong to a past that is undone, and go."""

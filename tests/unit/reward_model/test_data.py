@@ -141,7 +141,9 @@ def test_the_data_report_counts_by_hand() -> None:
         return Exchange(tuple(range(prompt)), tuple(range(response)), truncated)
 
     exchanges = [exchange(2, 4), exchange(2, 1), exchange(2, 2), exchange(3, 1, True), exchange(3, 4, True)]
-    pairs = EncodedPairs(torch.tensor([0, 2, 3]), torch.tensor([1, 2, 4]), torch.zeros(3))
+    pairs = EncodedPairs(
+        torch.tensor([0, 2, 3]), torch.tensor([1, 2, 4]), torch.zeros(3), torch.arange(3), torch.zeros(3).bool()
+    )
     told = describe_data(9, {"empty": 6}, exchanges, {"train": pairs}, spoilt=1, max_length=8)
     assert told == {
         "submitted": 9,

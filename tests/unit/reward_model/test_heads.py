@@ -1,8 +1,7 @@
-"""Heads fitted alone: at the root of the derivative; resamples are weights; validation chooses the penalty."""
+"""Heads fitted alone: at the root of the derivative; resamples are weights; new pairs choose the penalty."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,6 +12,7 @@ import torch
 from rlhf.contracts.jobs import PreferencePair, RewardModelJobConfig
 from rlhf.lm.ensemble import RewardEnsemble
 from services.trainer.reward_model import heads
+from services.trainer.reward_model.bags import member_orders, out_of_bag
 from services.trainer.reward_model.data import EncodedPairs, Role
 from services.trainer.reward_model.heads import fit_heads
 
@@ -24,7 +24,8 @@ class Heads:
 
 
 def pairs_of(chosen: range, rejected: range) -> EncodedPairs:
-    return EncodedPairs(torch.tensor(chosen), torch.tensor(rejected), torch.zeros(len(chosen)))
+    each = torch.zeros(len(chosen))
+    return EncodedPairs(torch.tensor(chosen), torch.tensor(rejected), each, torch.arange(len(chosen)), each.bool())
 
 
 def config_of(**changes: float) -> RewardModelJobConfig:
@@ -40,9 +41,9 @@ def fitted(features: torch.Tensor, orders: torch.Tensor, *, train: int, **change
         "train": pairs_of(range(0, 2 * train, 2), range(1, 2 * train, 2)),
         "validation": pairs_of(range(2 * train, count, 2), range(2 * train + 1, count, 2)),
     }
-    return ensemble, fit_heads(
-        cast(RewardEnsemble, ensemble), features, roles, orders, config_of(centring=0.0, **changes)
-    )
+    config, judges = config_of(centring=0.0, **changes), out_of_bag(orders, roles["train"])
+    penalty, _ = fit_heads(cast(RewardEnsemble, ensemble), features, roles, orders, judges, config)
+    return ensemble, penalty
 
 
 def test_one_feature_is_at_the_root_of_its_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,10 +64,20 @@ def test_a_pair_that_is_drawn_twice_counts_twice() -> None:
     torch.testing.assert_close(drawn.heads, written.heads, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("signal", "chosen"), [(0.0, max), (10.0, min)])
-def test_validation_pairs_choose_the_penalty(signal: float, chosen: Callable[[Sequence[float]], float]) -> None:
-    """Noise asks for the strongest, a feature that is always right for the weakest."""
+@pytest.mark.parametrize(("signal", "least", "most"), [(0.0, 1.0, 10.0), (10.0, 0.01, 0.01)])
+def test_validation_pairs_choose_the_penalty(signal: float, least: float, most: float) -> None:
+    """Noise asks for a strong one, a feature that is always right for the weakest."""
     features = torch.randn(400, 30, generator=torch.Generator().manual_seed(2))
     features[::2, 0] += signal
     _, penalty = fitted(features, torch.arange(60)[None], train=60)
-    assert penalty == chosen(heads.PENALTIES)
+    assert least <= penalty <= most
+
+
+def test_pairs_out_of_the_bag_outvote_a_few_validation_pairs() -> None:
+    features = torch.randn(402, 30, generator=torch.Generator().manual_seed(2))
+    features[::2, 0] += 10.0
+    features[400:] = features[[1, 0]]  # the one validation pair contradicts the rule
+    orders = member_orders(torch.arange(200), members=3, seed=0, epoch=0)
+    ensemble, penalty = fitted(features, orders, train=200)
+    assert penalty < 1.0
+    assert bool((ensemble.heads[:, 0] > 0).all())

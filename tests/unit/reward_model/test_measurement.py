@@ -12,7 +12,8 @@ from services.trainer.reward_model.measurement import Votes, describe_scores, me
 
 def make_pairs(*rows: tuple[int, int]) -> EncodedPairs:
     chosen, rejected = zip(*rows, strict=True)
-    return EncodedPairs(torch.tensor(chosen), torch.tensor(rejected), torch.zeros(len(rows)))
+    each = torch.zeros(len(rows))
+    return EncodedPairs(torch.tensor(chosen), torch.tensor(rejected), each, torch.arange(len(rows)), each.bool())
 
 
 def test_votes_are_in_units_of_each_members_reference() -> None:
@@ -45,7 +46,7 @@ def test_figures_by_hand() -> None:
     assert figures["accuracy_ensemble"] == pytest.approx(2 / 3)
     assert figures["accuracy_members"] == pytest.approx([2 / 3, 2 / 3])
     assert figures["accuracy_length_baseline"] == pytest.approx(2 / 3)
-    assert figures["accuracy_validation"] == 0.75
+    assert figures["accuracy_jury"] == 0.75
     # Three of four right at distance 1: T = 1 / log 3
     assert figures["temperature"] == pytest.approx(0.910239, abs=1e-4)
     assert (figures["members"], figures["train_pairs"], figures["eval_pairs"]) == (2, 3, 3)
