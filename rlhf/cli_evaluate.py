@@ -23,7 +23,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         "evaluate", parents=[where], help="measure an adapter beside a baseline: win rate, KL, safety, bias"
     )
     evaluate.add_argument("adapter", help="job@version, or job@latest for the newest accepted one at submission")
-    evaluate.add_argument("--baseline", help="job@version (default: the base model)")
+    evaluate.add_argument("--baseline", help="as the adapter (default: the base model)")
     evaluate.add_argument("--reward-model", help="job@version, judges responses and counterfactuals")
     evaluate.add_argument("--prompts", help="rows with a prompt, and `references` where metrics need them")
     evaluate.add_argument("--xstest", help="xstest_prompts.csv, another file of its columns, or owner/name on the Hub")

@@ -192,7 +192,7 @@ class CounterfactualConfig(Contract):
 class Measurements(Contract):
     """What is measured of an adapter, beside a baseline, by what policy and reward services answer."""
 
-    baseline: ArtifactRef | None = Field(None, description="null: the base model")
+    baseline: AdapterRef | None = Field(None, description="as an adapter is named; null: the base model")
     reward_model: ArtifactRef | None = Field(None, description="judges responses and counterfactuals; null: none")
     aggregation: Aggregation = Field(default_factory=Aggregation)
     seed: int = Field(0, ge=0, lt=2**31)

@@ -88,7 +88,7 @@ def check(desk: Desk, config: AnyJobConfig) -> AnyJobConfig:
     """Looks at what a config refers to, and whether it fits the served model, as far as the API knows that.
 
     Returns:
-        The config, with `job@version` where an evaluation's adapter is `job@latest`.
+        The config, with `job@version` where an adapter or a baseline is `job@latest`.
 
     Raises:
         InvalidInput: a reward model or adapter does not exist or is damaged, there are fewer layers, no version was
@@ -191,13 +191,23 @@ def _ill_adapter(desk: Desk, where: str, ref: str) -> str | None:
 
 
 def _exact(desk: Desk, config: AnyJobConfig) -> AnyJobConfig:
-    """The config with the adapter's number; as it is where none can be told, which _ill_adapter does."""
-    if not isinstance(config, EvaluationJobConfig):
-        return config
+    """The config with the numbers of its adapters; a name stays where none can be told, which _ill_adapter does."""
+    if isinstance(config, EvaluationJobConfig):
+        return config.model_copy(
+            update={name: _number(desk, getattr(config, name)) for name in ("adapter", "baseline")}
+        )
+    if isinstance(config, PpoJobConfig) and config.evaluation is not None:
+        baseline = _number(desk, config.evaluation.baseline)
+        evaluation = config.evaluation.model_copy(update={"baseline": baseline})
+        return config.model_copy(update={"evaluation": evaluation})
+    return config
+
+
+def _number(desk: Desk, ref: str | None) -> str | None:
     try:
-        return config.model_copy(update={"adapter": exact_ref(desk.store, config.adapter)})
+        return None if ref is None else exact_ref(desk.store, ref)
     except (NotFound, Conflict):
-        return config
+        return ref
 
 
 def _dump(config: AnyJobConfig) -> bytes:

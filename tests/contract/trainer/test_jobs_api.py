@@ -491,6 +491,19 @@ def test_the_latest_adapter_is_evaluated_by_its_number(client: TestClient, store
     assert "adapter and baseline are both ppo@3" in error_of(submit(client, body | {"baseline": "ppo@3"}))
 
 
+def test_the_latest_adapter_as_a_baseline_has_its_number_too(client: TestClient, store: ArtifactStore) -> None:
+    publish_versions(store, "accepted", "accepted", "rejected")
+    beside_latest = {"baseline": "ppo@latest", "xstest": XSTEST}
+    job = submit(client, {"kind": "evaluation", "adapter": "ppo@3", **beside_latest}).json()["id"]
+    assert client.get(f"/jobs/{job}/artifacts/config.json").json()["baseline"] == "ppo@2"
+    same = error_of(submit(client, {"kind": "evaluation", "adapter": "ppo@2", **beside_latest}))
+    assert "adapter and baseline are both ppo@2" in same
+    trained = submit(client, {**PPO, "evaluation": beside_latest}).json()["id"]
+    assert client.get(f"/jobs/{trained}/artifacts/config.json").json()["evaluation"]["baseline"] == "ppo@2"
+    unknown = submit(client, {**PPO, "evaluation": {**beside_latest, "baseline": "no@latest"}})
+    assert "evaluation.baseline 'no@latest' cannot be used" in error_of(unknown)
+
+
 def test_no_latest_adapter_is_told_as_any_that_is_missing(client: TestClient, store: ArtifactStore) -> None:
     publish_versions(store, "rejected")
     body = {"kind": "evaluation", "reward_model": "rm@9", "xstest": XSTEST}
