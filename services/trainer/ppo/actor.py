@@ -53,6 +53,9 @@ class Trained(Protocol):
     def running(self, *, reference: bool) -> AbstractContextManager[LayerStack]:
         """The layers of the policy, or of the reference, to be run within the context."""
 
+    def blocks(self) -> list[nn.Module]:
+        """The layers, trained and frozen, each of which several processes gather as a whole when it computes."""
+
     def weights(self, *, keep: bool = True) -> dict[str, Tensor]:
         """What a version holds, whole. Args: keep, False: only help other processes to gather theirs."""
 

@@ -37,6 +37,10 @@ class LoraWeights(nn.Module):
         with self.peft_model.disable_adapter() if reference else nullcontext():
             yield self._stack
 
+    def blocks(self) -> list[nn.Module]:
+        """See Trained."""
+        return list(self._stack.layers)
+
     def weights(self, *, keep: bool = True) -> dict[str, Tensor]:
         """See Trained."""
         trained = {n: p for n, p in self.peft_model.named_parameters() if p.requires_grad}

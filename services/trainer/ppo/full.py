@@ -49,6 +49,8 @@ class FullWeights(nn.Module):
                 f"full fine-tuning of {base.name} cannot compute in float16, where small gradients become 0; set "
                 "RLHF_DTYPE to bfloat16 or float32, or train an adapter (lora)"
             )
+        # A part of this module, so that several processes share its weights too; trainable() has none of them.
+        self._model = base.model
         self._reference = LayerStack(base.model)
         originals = [*self._reference.layers[first_layer:], self._reference.norm]
         # The config stays one object, as in the model.
@@ -78,6 +80,10 @@ class FullWeights(nn.Module):
         with torch.autocast(self.base.model.device.type, dtype=torch.bfloat16, enabled=mixed):
             yield self._reference if reference else self._policy
 
+    def blocks(self) -> list[nn.Module]:
+        """See Trained."""
+        return [*self._reference.layers, *self._copies[:-1]]
+
     def weights(self, *, keep: bool = True) -> dict[str, Tensor]:
         """See Trained. In the base model's type, which servers compute with."""
         rounded = {name: parameter.detach().to(self._dtype) for name, parameter in self.replaced().items()}
@@ -88,10 +94,23 @@ class FullWeights(nn.Module):
         save_file(dict(weights), folder / WEIGHTS)
         (folder / CONFIG).write_text(json.dumps({"base_model_name_or_path": self.base.name}, indent=2))
 
-    def save_model(self, folder: Path) -> None:
-        """Writes the whole model with its tokenizer as an ordinary Hugging Face folder, in the base model's type."""
-        model = self.base.model
-        model.save_pretrained(folder, state_dict={**model.state_dict(), **self.weights()})
+    def untouched(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """What the model has beside `weights`, whole, tied tensors once. Args: keep, as there."""
+        model, trained = self.base.model, self.replaced()
+        tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - dict(
+            model.named_parameters()
+        ).keys()
+        rest = {name: t for name, t in model.state_dict().items() if name not in trained and name not in tied}
+        return whole_by_name(rest, keep=keep)
+
+    def save_model(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
+        """Writes the model with its tokenizer as an ordinary Hugging Face folder, in the base model's type.
+
+        Args:
+            folder: is made.
+            tensors: as `weights` and `untouched` gave them.
+        """
+        self.base.model.save_pretrained(folder, state_dict=dict(tensors))
         self.base.tokenizer.save_pretrained(str(folder))
 
     def detach(self) -> None:

@@ -79,11 +79,6 @@ class PpoLearner:
             raise TypeError(f"job {job.id} has kind {job.config.kind!r}; the PPO learner runs kind 'ppo'")
         self.job, self.config = job, job.config
         seed = derive_seed("adapter", self.config.seed)
-        if self.config.full is not None and team.size > 1:
-            raise TrainingStopped(
-                f"full fine-tuning runs in one process, this learner has {team.size}; train an adapter (lora), or "
-                "start the learner without torchrun"
-            )
         self.actor = Actor(base, self.config.trained, temperature=self.config.rollout.temperature, seed=seed)
         self.team = team
         team.shard(self.actor)

@@ -56,12 +56,12 @@ class Team:
         from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
         mesh = init_device_mesh(self.device, (self.size,))
-        for module in (*actor.stack.layers, actor):
+        for module in (*actor.trained.blocks(), actor):
             # Not even the root keeps whole weights after its forward pass: nothing must see yesterday's.
-            fully_shard(module, mesh=mesh, reshard_after_forward=True)
+            sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True)
             # Sums in place of means: the loss is already divided by the tokens of all processes.
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)
+            sharded.set_gradient_divide_factor(1.0)
+            sharded.set_force_sum_reduction_for_comms(True)
         register_fsdp_forward_method(actor, "lower_features")
 
     def sum(self, *tensors: Tensor) -> None:

@@ -27,16 +27,20 @@ def publish_version(
     Adapters all stay. Of full weights those stay that rollouts may yet ask for, the newest few, and the best; the last
     step's are written once more as an ordinary model folder.
     """
-    weights = actor.trained.weights(keep=leads)
+    trained = actor.trained
+    weights = trained.weights(keep=leads)
+    # Gathering takes all processes; the whole model is wanted once.
+    last = step == config.steps
+    untouched = trained.untouched(keep=leads) if isinstance(trained, FullWeights) and last else {}
     if not leads:
         return
-    ref = job.store.publish("adapters", job.id, step, partial(actor.trained.save, weights=weights))
+    ref = job.store.publish("adapters", job.id, step, partial(trained.save, weights=weights))
     log.info("published", extra={"adapter": ref})
     job.event("published", f"policy servers can load {ref}", kind="published", data={"adapter": ref})
-    if isinstance(actor.trained, FullWeights):
+    if isinstance(trained, FullWeights):
         job.store.keep_from("adapters", job.id, oldest_needed(config, step), also=best)
-        if step == config.steps:
-            make_folder(job.folder / FINAL_MODEL, actor.trained.save_model)
+        if last:
+            make_folder(job.folder / FINAL_MODEL, partial(trained.save_model, tensors={**untouched, **weights}))
 
 
 def oldest_needed(config: PpoJobConfig, step: int) -> int:

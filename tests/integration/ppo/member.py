@@ -12,7 +12,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlhf.contracts.jobs import LoraConfig, PpoUpdateConfig
+from rlhf.contracts.jobs import FullConfig, LoraConfig, PpoUpdateConfig
 from rlhf.contracts.rollout import RolloutTask
 from services.trainer.experience.batch import ExperienceBatch
 from services.trainer.ppo.actor import Actor
@@ -32,6 +32,11 @@ CASES: dict[str, dict[str, object]] = {
     "another family": {"prompts": 3, "budget": 64, "row_tokens": None, "base": tiny_gpt_neo},
     "all layers adapted": {"prompts": 3, "budget": 64, "top_layers": None},
     "half-precision weights": {"prompts": 3, "budget": 64, "dtype": torch.bfloat16},
+    "full weights": {"prompts": 5, "budget": 64, "kind": FullConfig},
+    "full weights of all layers": {"prompts": 3, "budget": 64, "kind": FullConfig, "top_layers": None},
+    "full weights of another family": {"prompts": 3, "budget": 64, "kind": FullConfig, "base": tiny_gpt_neo}
+    | {"row_tokens": None},
+    "full weights of a half-precision model": {"prompts": 3, "budget": 64, "kind": FullConfig, "dtype": torch.bfloat16},
 }
 
 
@@ -47,11 +52,13 @@ def gradients(
     top_layers: int | None = 2,
     base: Callable[[], object] = tiny_llama,
     dtype: torch.dtype = torch.float32,
+    kind: type[LoraConfig | FullConfig] = LoraConfig,
 ) -> dict[str, Tensor]:
     """Whole gradients of one update, and its readings."""
     model = base()
     model.model.to(dtype)
-    actor = Actor(model, LoraConfig(r=4, alpha=8.0, top_layers=top_layers), temperature=0.7, seed=1)
+    rank = {"r": 4, "alpha": 8.0} if kind is LoraConfig else {}
+    actor = Actor(model, kind(top_layers=top_layers, **rank), temperature=0.7, seed=1)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in actor.trainable().values():
@@ -99,13 +106,14 @@ def sample(task: RolloutTask) -> ExperienceBatch:
     )
 
 
-def learn(team: Team, root: Path, *, until: int = STEPS) -> None:
+def learn(team: Team, root: Path, *, until: int = STEPS, full: bool = False) -> None:
     """Runs the job in this folder from its checkpoint until so many steps are done. The first step is value-only."""
     config = job_config(
         steps=STEPS,
         rollout={"prompts_per_step": 5, "samples_per_prompt": 2},
         update={"epochs": 2, "minibatches": 2, "value_warmup_steps": 1, "learning_rate": 3e-3},
         kl={"schedule": "adaptive", "beta": 0.05, "target": 0.1},
+        **({"full": {"top_layers": 2}} if full else {}),
     )
     job = MemoryJob(root, config, sample)
     learner = PpoLearner(job, tiny_llama(), team=team)
@@ -138,4 +146,6 @@ def be_member(rank: int, folder: Path) -> None:
     learn(team, folder / "resumed", until=2)
     learn(team, folder / "resumed")
     learn(team, folder / "mixed", until=3)
+    learn(team, folder / "full-two", full=True)
+    learn(team, folder / "full-mixed", until=3, full=True)
     dist.destroy_process_group()

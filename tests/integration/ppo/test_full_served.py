@@ -65,7 +65,7 @@ def test_the_policy_computes_what_the_learner_computes(
             for parameter in actor.trainable().values():
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
         store.publish("adapters", "job", version, partial(actor.trained.save, weights=actor.trained.weights()))
-    actor.trained.save_model(tmp_path / "final")
+    actor.trained.save_model(tmp_path / "final", {**actor.trained.weights(), **actor.trained.untouched()})
     with serving(model, store) as engine:
         base, first, second = (say(engine, ref, TAU) for ref in (None, "job@1", "job@2"))
         again = say(engine, "job@2", TAU)

@@ -24,6 +24,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
     folder = tmp_path_factory.mktemp("processes")
     learn(Team(), folder / "one")
     learn(Team(), folder / "mixed", until=1)
+    learn(Team(), folder / "full-one", full=True)
+    learn(Team(), folder / "full-mixed", until=1, full=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(pytestconfig.rootpath))
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -64,17 +66,19 @@ def test_gradients_and_readings_of_two_processes_are_those_of_one(folder: Path, 
     assert all(float(tensor.abs().max()) > 1e-6 for name, tensor in expected.items() if "reading" not in name)
 
 
+@pytest.mark.parametrize("kind", ["", "full-"])
 @pytest.mark.parametrize("run", ["two", "mixed"])
-def test_weights_moments_and_metrics_are_those_of_one_process(folder: Path, run: str) -> None:
+def test_weights_moments_and_metrics_are_those_of_one_process(folder: Path, run: str, kind: str) -> None:
     if run == "mixed":
         # One process did step 1, two did 2 and 3, one does 4.
-        learn(Team(), folder / "mixed")
+        learn(Team(), folder / f"{kind}mixed", full=bool(kind))
+    run, one = f"{kind}{run}", f"{kind}one"
     for name in ("parameters", "optimizer"):
-        got, expected = saved(folder, run, name), saved(folder, "one", name)
+        got, expected = saved(folder, run, name), saved(folder, one, name)
         assert got.keys() == expected.keys()
         for key, tensor in expected.items():
             torch.testing.assert_close(got[key], tensor, rtol=1e-4, atol=1e-5)
-    for row, expected_row in zip(history(folder, run), history(folder, "one"), strict=True):
+    for row, expected_row in zip(history(folder, run), history(folder, one), strict=True):
         assert row == pytest.approx(expected_row, rel=1e-3, abs=1e-5)
 
 
@@ -87,6 +91,16 @@ def test_published_adapters_are_those_of_one_process(folder: Path) -> None:
         assert got.keys() == expected.keys()
         for key, tensor in expected.items():
             torch.testing.assert_close(got[key], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_the_model_that_two_processes_leave_is_that_of_one(folder: Path) -> None:
+    two, one = (job_folder(folder, run) / "model" for run in ("full-two", "full-one"))
+    assert sorted(path.name for path in two.iterdir()) == sorted(path.name for path in one.iterdir())
+    assert sha256(two / "config.json") == sha256(one / "config.json")
+    got, expected = load_file(two / "model.safetensors"), load_file(one / "model.safetensors")
+    assert got.keys() == expected.keys()
+    for key, tensor in expected.items():
+        torch.testing.assert_close(got[key], tensor, rtol=1e-4, atol=1e-5)
 
 
 def test_stopped_and_resumed_two_processes_end_with_the_same_bits(folder: Path) -> None:

@@ -142,7 +142,7 @@ def test_the_model_that_a_job_leaves_is_an_ordinary_one(
     base = make()
     base.model.to(dtype)
     actor = trained_actor(base, full=True)
-    actor.trained.save_model(tmp_path)
+    actor.trained.save_model(tmp_path, {**actor.trained.weights(), **actor.trained.untouched()})
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto").eval()
     assert loaded.dtype == dtype
     assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
@@ -156,7 +156,7 @@ def test_the_model_that_a_job_leaves_is_an_ordinary_one(
 
 def test_an_untied_head_is_written_too(tmp_path: Path) -> None:
     actor = trained_actor(tiny_llama(tie_word_embeddings=False), full=True)
-    actor.trained.save_model(tmp_path)
+    actor.trained.save_model(tmp_path, {**actor.trained.weights(), **actor.trained.untouched()})
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert torch.equal(loaded(input_ids=IDS).logits, whole_model(actor, IDS).logits)
 

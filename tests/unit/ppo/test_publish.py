@@ -93,7 +93,7 @@ def test_killed_again_and_again_a_run_leaves_what_one_that_is_not_leaves(
     # And while the last step's model is written.
     with monkeypatch.context() as patch:
 
-        def die(*_: object) -> None:
+        def die(*_: object, **__: object) -> None:
             raise Killed
 
         patch.setattr("services.trainer.ppo.full.FullWeights.save_model", die)
