@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
 from rlhf.contracts.errors import InvalidInput, NotFound, ServiceError, Unauthorized
-from rlhf.evaluation.formats import show_moment
+from rlhf.evaluation.formats import show_duration, show_moment
 from rlhf.serving.logs import request_id
 from rlhf.serving.service import OPEN_PATHS, answer_error, describe_validation
 from services.console.sessions import Session
@@ -43,14 +43,6 @@ NAVIGATION = {
 }
 
 
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def _figure(value: object) -> str:
     return f"{value:.4g}".replace("-", "−") if isinstance(value, int | float) else "–"
 
@@ -62,7 +54,7 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters |= {"moment": show_moment, "duration": _duration, "figure": _figure}
+_templates.filters |= {"moment": show_moment, "duration": show_duration, "figure": _figure}
 
 
 def page(request: Request, name: str, status: int = 200, /, **values: Any) -> HTMLResponse:
