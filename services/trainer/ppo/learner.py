@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -24,7 +23,8 @@ from services.trainer.ppo.best import WINDOW, Best, find_best, unjudged
 from services.trainer.ppo.checkpoint import load_newest, restore, save_checkpoint
 from services.trainer.ppo.collate import Rollout, collate
 from services.trainer.ppo.kl import KlController, estimate_kl
-from services.trainer.ppo.parallel import FILLER, Shares, Team, share_rows
+from services.trainer.ppo.parallel import Shares, Team, share_rows
+from services.trainer.ppo.passes import lower_features, score_rollout
 from services.trainer.ppo.publish import publish_version
 from services.trainer.ppo.rewards import leave_one_out, repeated_ngrams, sequence_rewards, shape_rewards
 from services.trainer.ppo.schedule import derive_seed, learning_rate, rollout_tasks, steps_to_ask_for
@@ -39,15 +39,6 @@ for _name in NAMES:
 
 class TrainingStopped(RuntimeError):
     """The run cannot go on; the message says why and what to do. The last good checkpoint is kept."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The learner's own passes over a rollout, all [B, T] on the CPU, 0 outside the mask."""
-
-    old_logprobs: Tensor
-    ref_logprobs: Tensor
-    old_values: Tensor
 
 
 def run_ppo(job: JobHandle, base: LanguageModel, *, team: Team = ALONE) -> None:
@@ -142,8 +133,8 @@ class PpoLearner:
         mask = rollout.response_mask
         shuffle_seed = derive_seed("shuffle", config.seed, self.step) % 2**40
         shares = self._share(rollout, shuffle_seed)
-        features = self._lower_features(rollout, shares)
-        scored = self._score(rollout, features, shares)
+        features = lower_features(actor, rollout, shares)
+        scored = score_rollout(actor, rollout, features, shares)
         kl = estimate_kl(scored.old_logprobs, scored.ref_logprobs, mask)
 
         rewards = sequence_rewards(rollout.rewards, rollout.ended, config.rollout.missing_eos_penalty)
@@ -199,31 +190,6 @@ class PpoLearner:
             for rows in shuffled_minibatches(count, update.minibatches, shuffle_seed, epoch)
         ]
         return share_rows(self.team, rollout.rows, minibatches, update.tokens_per_microbatch)
-
-    def _lower_features(self, rollout: Rollout, shares: Shares) -> dict[int, Tensor]:
-        """Of the rows that this process owns, by their index."""
-        features: dict[int, Tensor] = {}
-        for part in shares.microbatches(range(len(rollout.rows))):
-            found = self.actor.lower_features([rollout.rows[i] for i in part] or [FILLER])
-            features.update(zip(part, found, strict=False))
-        return features
-
-    @torch.no_grad()
-    def _score(self, rollout: Rollout, features: Mapping[int, Tensor], shares: Shares) -> Scored:
-        shape = rollout.response_ids.shape
-        old, ref, values = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape)
-        for part in shares.microbatches(range(len(rollout.rows))):
-            rows = [rollout.rows[i] for i in part] or [FILLER]
-            inputs = [features[i] for i in part] or self.actor.filler_features()
-            policy = self.actor(rows, inputs, rollout.response_ids)
-            reference = self.actor(rows, inputs, rollout.response_ids, reference=True)
-            if part:
-                at = (policy.sample, policy.offset)
-                old[at], values[at] = policy.logprobs.cpu(), policy.values.cpu()
-                ref[at] = reference.logprobs.cpu()
-        # Each token was computed by one process and is 0 in the others.
-        self.team.sum(old, ref, values)
-        return Scored(old, ref, values)
 
     def _check_failures(self, batches: Sequence[ExperienceBatch]) -> None:
         failures = [reason for b in batches for reason in b.failures]

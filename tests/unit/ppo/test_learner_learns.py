@@ -10,9 +10,11 @@ from torch import Tensor
 
 from services.trainer.experience.batch import ExperienceBatch
 from services.trainer.ppo import learner as learner_module
+from services.trainer.ppo.actor import Actor
 from services.trainer.ppo.collate import Rollout, collate
-from services.trainer.ppo.learner import PpoLearner, Scored
+from services.trainer.ppo.learner import PpoLearner
 from services.trainer.ppo.parallel import Shares
+from services.trainer.ppo.passes import Scored, score_rollout
 from services.trainer.ppo.update import RatioCheckFailed
 from tests.unit.ppo.stand_in import MemoryJob, Reward, job_config, sampler, tiny_llama
 
@@ -149,15 +151,13 @@ def test_wrong_predicting_places_are_told_at_once(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("stale", [False, True])
 def test_broken_old_logprobs_stop_the_run(stale: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    score = PpoLearner._score
-
-    def wrong(self: PpoLearner, rollout: Rollout, features: Mapping[int, Tensor], shares: Shares) -> Scored:
-        scored = score(self, rollout, features, shares)
+    def wrong(actor: Actor, rollout: Rollout, features: Mapping[int, Tensor], shares: Shares) -> Scored:
+        scored = score_rollout(actor, rollout, features, shares)
         # The reference's are those of step 0: weights of another time. They are right once.
         noise = torch.full_like(scored.old_logprobs, 0.01)
         return dataclasses.replace(scored, old_logprobs=scored.ref_logprobs if stale else scored.old_logprobs + noise)
 
-    monkeypatch.setattr(PpoLearner, "_score", wrong)
+    monkeypatch.setattr(learner_module, "score_rollout", wrong)
     base = tiny_llama(1)
     learner = PpoLearner(MemoryJob(tmp_path, job_config(steps=STEPS), sampler(base, shortness)), base)
     with pytest.raises(RatioCheckFailed):
