@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlhf.cli_gates import gate_options, read_gates, wait_for_gates
+from rlhf.cli_gates import gate_options, gates_of, wait_for_gates
 from rlhf.cli_requests import RequestFailed, add_priority, checked
 from rlhf.cli_train import deliver, delivery_options, read_settings
 from rlhf.local.console import Console
@@ -74,7 +74,7 @@ def run_evaluate(options: argparse.Namespace, _: StopSignals, console: Console) 
     body |= {"kind": "evaluation", "adapter": options.adapter}
     body |= {"baseline": options.baseline} if options.baseline else {}
     body |= {"reward_model": options.reward_model} if options.reward_model else {}
-    gates = {**body.get("gates", {}), **read_gates(options.gate)}
+    gates = {**body.get("gates", {}), **gates_of(options)}
     body |= {"gates": gates} if gates else {}
     body |= {"promote": True} if options.promote else {}
     job = deliver(checked(EvaluationJobConfig, body), options, console)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 
 from rlhf.cli_jobs import watch
 from rlhf.cli_requests import RequestFailed, asked, trainer
+from rlhf.contracts.gates import GatesOutcome, read_gates
 from rlhf.local.console import Console
 
-_GATE = re.compile(r"\s*([^<>=]+?)\s*([<>=].*)", re.DOTALL)
 REPORT = "evaluation.json"
 
 
@@ -25,17 +24,12 @@ def gate_options(command: argparse.ArgumentParser, more: str) -> None:
     )
 
 
-def read_gates(texts: list[str]) -> dict[str, str]:
-    """Figure to comparison, as a job takes them. Raises RequestFailed for what is no gate, or named twice."""
-    gates: dict[str, str] = {}
-    for text in texts:
-        match = _GATE.fullmatch(text)
-        if match is None:
-            raise RequestFailed(f"--gate {text!r} is no gate; write a figure, a comparison and a number: a/b <= 0.05")
-        if match[1] in gates:
-            raise RequestFailed(f"--gate {match[1]} is given twice; a figure has one gate")
-        gates[match[1]] = match[2].strip()
-    return gates
+def gates_of(options: argparse.Namespace) -> dict[str, str]:
+    """What `--gate` says. Raises RequestFailed for what is no gate, or named twice."""
+    try:
+        return read_gates(options.gate)
+    except ValueError as error:
+        raise RequestFailed(f"--gate {error}") from error
 
 
 def wait_for_gates(options: argparse.Namespace, job: str, console: Console) -> None:
@@ -44,8 +38,6 @@ def wait_for_gates(options: argparse.Namespace, job: str, console: Console) -> N
     Raises:
         RequestFailed: one failed, or the evaluation did.
     """
-    from rlhf.contracts.gates import GatesOutcome
-
     with trainer(options) as client:
         watch(client, job)
         report = json.loads(asked(client.artifact, job, REPORT))

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from rlhf.cli_gates import gate_options, read_gates
+from rlhf.cli_gates import gate_options, gates_of
 from rlhf.cli_requests import RequestFailed, add_priority, checked
 from rlhf.cli_train import data_options, deliver, delivery_options, read_settings
 from rlhf.contracts.base import Prompt
@@ -56,7 +56,7 @@ def run_ppo(options: argparse.Namespace, _: StopSignals, console: Console) -> No
 def _evaluation(options: argparse.Namespace, given: dict[str, str]) -> dict[str, Any]:
     """`evaluation` and `gates` of the job, where the options have them. Args: given, gates of the settings."""
     measured = {} if options.evaluation is None else read_settings(options.evaluation)
-    gates = {**given, **measured.pop("gates", {}), **read_gates(options.gate)}
+    gates = {**given, **measured.pop("gates", {}), **gates_of(options)}
     # The adapter is the job's own, whatever the file names.
     measured = {name: value for name, value in measured.items() if name not in ("kind", "adapter", "promote")}
     return ({"evaluation": measured} if measured else {}) | ({"gates": gates} if gates else {})

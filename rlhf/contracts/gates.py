@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,6 +20,7 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
 }
 _COMPARISON = re.compile(r"\s*(<=|>=|<|>)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*")
+_GATE = re.compile(r"\s*([^<>=]+?)\s*([<>=].*)", re.DOTALL)
 
 Gates = Annotated[
     dict[Annotated[str, StringConstraints(min_length=1, max_length=256)], Annotated[str, Field(max_length=64)]],
@@ -50,6 +51,23 @@ def parse_comparison(text: str) -> Comparison:
     if match is None or not math.isfinite(float(match[2])):
         raise ValueError(f"{text!r} is no comparison; write one of {' '.join(OPERATORS)} and a number, such as <= 0.05")
     return Comparison(match[1], float(match[2]))
+
+
+def read_gates(texts: Iterable[str]) -> dict[str, str]:
+    """Figure to comparison, as a job takes them. Args: texts, each `FIGURE <= NUMBER`.
+
+    Raises:
+        ValueError: one is no gate, or a figure has two.
+    """
+    gates: dict[str, str] = {}
+    for text in texts:
+        match = _GATE.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is no gate; write a figure, a comparison and a number: a/b <= 0.05")
+        if match[1] in gates:
+            raise ValueError(f"{match[1]} is given twice; a figure has one gate")
+        gates[match[1]] = match[2].strip()
+    return gates
 
 
 class GateResult(Contract):

@@ -18,7 +18,18 @@ from services.console.eventlog import EventLogs
 from services.console.guesses import Guesses
 from services.console.logins import Logins
 from services.console.pages import handle_errors
-from services.console.routes import annotate, datasets, jobs, login, new_study, people, playground, studies, submission
+from services.console.routes import (
+    annotate,
+    datasets,
+    evaluation,
+    jobs,
+    login,
+    new_study,
+    people,
+    playground,
+    studies,
+    submission,
+)
 from services.console.sessions import Sessions
 from services.console.settings import ConsoleSettings
 from services.console.store.database import Store, parse_url
@@ -49,7 +60,7 @@ def create_app(settings: ConsoleSettings, backends: Backends | None = None) -> F
         # A page that says which service is away is of more use than no page.
         return None
 
-    pages = (login, jobs, submission, playground, people, annotate, new_study, studies, datasets)
+    pages = (login, jobs, submission, evaluation, playground, people, annotate, new_study, studies, datasets)
     routers = [each.router for each in pages]
     app = create_service("console", settings, routers, lifespan=lifespan, ready=ready, for_browsers=True)
     handle_errors(app)

@@ -33,6 +33,7 @@ NAVIGATION = {
     Role.ADMIN: (
         ("/", "Jobs"),
         ("/submit", "New job"),
+        ("/evaluate", "Evaluate"),
         ("/playground", "Playground"),
         ("/annotate", "Annotate"),
         ("/studies", "Studies"),

@@ -52,6 +52,14 @@ def submit_wrong(page: Page, site: Site) -> None:
     expect(page.get_by_role("alert")).to_contain_text("Nothing was sent on.")
 
 
+def evaluate_wrong(page: Page, site: Site) -> None:
+    """The form of an evaluation, with a gate that is none."""
+    page.get_by_label("adapter", exact=True).fill(site.adapter)
+    page.get_by_label("gates", exact=True).fill("rep4 is low")
+    page.get_by_role("button", name="Submit the evaluation").click()
+    expect(page.locator("#gates-error")).to_be_visible()
+
+
 def open_figures(page: Page, site: Site) -> None:
     """A job with all of its last step's figures."""
     page.get_by_text("All figures of the last step").click()
@@ -106,6 +114,8 @@ VIEWS = (
     View("job", "/jobs/{job}", open_figures),
     View("submit", "/submit"),
     View("submit-refused", "/submit", submit_wrong, expected=["status of 422"]),
+    View("evaluate", "/evaluate?adapter={adapter}"),
+    View("evaluate-refused", "/evaluate", evaluate_wrong, expected=["status of 422"]),
     View("playground", "/playground"),
     View("answers", "/playground", compare),
     View("people", "/people"),

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
-from pydantic import TypeAdapter, ValidationError
 
-from rlhf.contracts.errors import Conflict, InvalidInput, TooLarge
-from rlhf.contracts.jobs import PpoJobConfig, Priority
+from rlhf.contracts.errors import InvalidInput
+from rlhf.contracts.jobs import PpoJobConfig
 from rlhf.presets import PRESETS, preset_file
 from services.console.backends import AtBackends, Backends
 from services.console.forms import PostedForm
 from services.console.pages import page
-from services.console.schemaform import SchemaForm, sort_errors
+from services.console.schemaform import SchemaForm
+from services.console.submitting import Refused, submit
 
 router = APIRouter()
 FORM = SchemaForm(
@@ -39,44 +39,27 @@ FORM = SchemaForm(
 )
 OTHERS = ("reward_model", "prompts", "priority")
 """Inputs that are no plain settings."""
-_PRIORITY: TypeAdapter[int] = TypeAdapter(Priority)
 
 
 @router.get("/submit")
 def show_form(request: Request, backends: AtBackends, preset: Annotated[str, Query()] = PRESETS[0]) -> Response:
     """The form, filled with a preset's settings."""
     values = FORM.write(_read_preset(preset)) | {"priority": "0", "reward_model": "", "prompts": ""}
-    return _page(request, backends, preset, values)
+    return _page(request, backends, preset, values, Refused(status=200))
 
 
 @router.post("/submit")
 def submit_job(request: Request, form: PostedForm, backends: AtBackends) -> Response:
     """Queues the job; what is wrong with it stands beside its field."""
-    preset, key = form.get("preset", PRESETS[0]), form.get("key", "")
+    preset = form.get("preset", PRESETS[0])
     body = FORM.read(form, _read_preset(preset))
     prompts = [line.strip() for line in form.get("prompts", "").splitlines() if line.strip()]
     body |= {"kind": "ppo", "prompts": prompts, "reward_model": form.get("reward_model", "").strip()}
     names = {field.name for field in FORM.fields} | set(OTHERS)
-    try:
-        config = PpoJobConfig.model_validate(body)
-    except ValidationError as error:
-        beside, above = sort_errors(error, names)
-        return _page(request, backends, preset, form, key, beside, above)
-    try:
-        priority = _PRIORITY.validate_python(form.get("priority", "0"))
-    except ValidationError as error:
-        message = f"{error.errors()[0]['msg']} (got {form.get('priority')!r})"
-        return _page(request, backends, preset, form, key, {"priority": message}, [])
-    try:
-        # The key was drawn with the form: a double click, or the form sent again, makes one job.
-        job = backends.trainer.submit(config, key=key or None, priority=priority)
-    except (InvalidInput, TooLarge) as error:
-        beside = {name: error.message for name in names if error.message.startswith(f"{name} ")}
-        return _page(request, backends, preset, form, key, beside, [] if beside else [error.message])
-    except Conflict as error:
-        message = f"This form made a job already, with other settings ({error.message}). Send it again for another job."
-        return _page(request, backends, preset, form, "", {}, [message], status=409)
-    return RedirectResponse(f"/jobs/{job.id}", status_code=303)
+    made = submit(backends, PpoJobConfig, body, form, names)
+    if isinstance(made, Refused):
+        return _page(request, backends, preset, form, made)
+    return RedirectResponse(f"/jobs/{made.id}", status_code=303)
 
 
 def _page(
@@ -84,23 +67,19 @@ def _page(
     backends: Backends,
     preset: str,
     values: dict[str, str],
-    key: str = "",
-    beside: dict[str, str] | None = None,
-    above: list[str] | None = None,
-    status: Literal[409] | None = None,
+    refused: Refused,
 ) -> Response:
-    wrong = bool(beside or above)
     return page(
         request,
         "submit.html.j2",
-        status or (422 if wrong else 200),
+        refused.status,
         presets=PRESETS,
         preset=preset,
         groups=FORM.groups,
         values=dict.fromkeys(OTHERS, "") | {field.name: "" for field in FORM.fields} | values,
-        key=key or secrets.token_hex(16),
-        errors=beside or {},
-        above=above or [],
+        key=refused.key or secrets.token_hex(16),
+        errors=refused.beside,
+        above=refused.above,
         reward_models=backends.reward_models(),
     )
 
