@@ -166,7 +166,9 @@ class RewardModelJobConfig(Contract):
     member_layers: int = Field(1, ge=0, description="of these, so many last ones with a LoRA per member; 0: heads only")
     lora_r: int = Field(8, ge=1, le=256)
     learning_rate: float = Field(3e-3, gt=0, le=1, description="AdamW, falling linearly to 0 over all epochs")
-    weight_decay: float = Field(0.01, ge=0, description="of the adapters; heads have a penalty that validation chooses")
+    weight_decay: float = Field(
+        0.01, ge=0, description="of the adapters; heads have a penalty that pairs new to them choose"
+    )
     epochs: int = Field(5, ge=1, le=5, description="at most; early stopping on validation loss, the best is kept")
     patience: int = Field(
         2, ge=1, description="epochs without a better validation loss than earlier ones, then it stops"
@@ -185,8 +187,8 @@ class RewardModelJobConfig(Contract):
         0.15,
         gt=0,
         le=0.4,
-        description="share of the prompts that stops training and sets the temperature; where no pair is marked "
-        "heldout, as many again measure the result",
+        description="share of the prompts that stops training and sets the temperature, with what members did not "
+        "draw; where no pair is marked heldout, as many again measure the result",
     )
     spoilt_fraction: float = Field(
         0.0,

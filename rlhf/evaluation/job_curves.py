@@ -75,8 +75,13 @@ PPO = (
 )
 REWARD_MODEL = (
     Plot("loss", "Training loss", "nats per pair"),
-    Plot("validation_loss", "Validation loss", "nats per pair", "Once an epoch; the best epoch is kept."),
-    Plot("validation_accuracy", "Validation accuracy", "share of pairs", "Once an epoch.", include=(0.5, 1.0)),
+    Plot(
+        "validation_loss",
+        "Validation loss",
+        "nats per pair",
+        "On pairs new to the members, once an epoch; the best epoch is kept.",
+    ),
+    Plot("validation_accuracy", "Validation accuracy", "share of pairs", "Of the same pairs.", include=(0.5, 1.0)),
 )
 _PLOTS: dict[JobKind, tuple[Sequence[Plot], str]] = {
     "ppo": (PPO, "PPO step"),

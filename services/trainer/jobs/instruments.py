@@ -50,8 +50,8 @@ JOB_METRICS = {
     "rollout_s": "Seconds that the step waited for its samples",
     "learn_s": "Seconds that the step learned",
     "loss": "Loss of the reward model on its batches",
-    "validation_loss": "Loss of the reward model on held-out pairs",
-    "validation_accuracy": "Held-out pairs that the reward model orders as people did",
+    "validation_loss": "Loss of the reward model on pairs new to its members",
+    "validation_accuracy": "Pairs new to its members that the reward model orders as people did",
 }
 """What of a job's metrics becomes the gauge `rlhf_job_NAME`, and what it says."""
 
