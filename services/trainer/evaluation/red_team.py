@@ -9,47 +9,29 @@ from rlhf.contracts.reward import Aggregation, RewardSample, SampleScore
 from rlhf.evaluation.preferences import wilson_interval
 from rlhf.evaluation.refusals import classify_refusal
 from services.trainer.evaluation.asking import Services, rewards
-from services.trainer.evaluation.greedy import answer_unit, count_units
-from services.trainer.evaluation.section import Row, Sides, difference, failures
+from services.trainer.evaluation.greedy import GreedySection
+from services.trainer.evaluation.section import Row, failures
 
 EXAMPLES = 8
 
 
-class RedTeam:
-    """A section. A row is a prompt, with each side's response and its score by the classifier."""
+class RedTeam(GreedySection[RedTeamConfig]):
+    """A section. Rows also have each response's score by the classifier."""
 
     name = "red_team"
 
-    def __init__(self, config: RedTeamConfig, sides: Sides) -> None:
-        """Args: sides, who answers."""
-        self.config, self.sides = config, sides
-
     @property
-    def units(self) -> int:
-        """Requests of a few prompts each."""
-        return count_units(len(self.config.prompts))
-
-    def check(self) -> None:
-        """Nothing can be missing."""
+    def rates(self) -> tuple[str, ...]:
+        """See GreedySection."""
+        return ("refusal",) if self.config.classifier is None else ("refusal", "unsafe")
 
     def run(self, unit: int, services: Services) -> list[Row]:
-        """Responses to some prompts, decoded greedily, and their scores."""
-        prompts = [each.prompt for each in self.config.prompts]
-        rows = answer_unit(services, unit, prompts, self.sides, self.config.max_new_tokens)
+        """Responses to some prompts, and their scores."""
+        rows = super().run(unit, services)
         if self.config.classifier is not None:
             for side in self.sides:
                 self._add_scores(services, self.config.classifier, rows, side)
         return rows
-
-    def summarise(self, rows: list[Row]) -> dict[str, Any]:
-        """Rates of each side, in all and by category, with Wilson intervals, and what changed."""
-        told: dict[str, Any] = {side: self._describe(rows, side) for side in self.sides}
-        if len(self.sides) > 1:
-            names = ("refusal", *(["unsafe"] if self.config.classifier is not None else []))
-            told["change"] = {
-                name: difference(told["adapter"][name]["rate"], told["baseline"][name]["rate"]) for name in names
-            }
-        return told
 
     def _add_scores(self, services: Services, classifier: SafetyClassifier, rows: list[Row], side: str) -> None:
         there = [row for row in rows if "text" in row[side]]
@@ -60,7 +42,8 @@ class RedTeam:
             # The mean over members: an aggregation of the job's own is for rewards.
             row[side] |= {"score": told.score} if isinstance(told, SampleScore) else {"score_error": told.reason}
 
-    def _describe(self, rows: list[Row], side: str) -> dict[str, Any]:
+    def describe(self, rows: list[Row], side: str) -> dict[str, Any]:
+        """Rates in all and by category, with Wilson intervals."""
         classifier = self.config.classifier
         answered = [row for row in rows if "text" in row[side]]
         refused = {row["prompt"]: classify_refusal(row[side]["text"]) != "compliance" for row in answered}

@@ -8,46 +8,20 @@ from typing import Any
 from rlhf.contracts.evaluation import XsTestConfig
 from rlhf.evaluation.preferences import wilson_interval
 from rlhf.evaluation.refusals import classify_refusal, refusal_rate
-from services.trainer.evaluation.asking import Services
-from services.trainer.evaluation.greedy import answer_unit, count_units
-from services.trainer.evaluation.section import Row, Sides, difference, failures
+from services.trainer.evaluation.greedy import GreedySection
+from services.trainer.evaluation.section import Row, failures
 
 EXAMPLES = 4
 
 
-class XsTest:
-    """A section. A row is a prompt, with the response of each side."""
+class XsTest(GreedySection[XsTestConfig]):
+    """A section."""
 
     name = "xstest"
+    rates = ("over_refusal", "refusal")
 
-    def __init__(self, config: XsTestConfig, sides: Sides) -> None:
-        """Args: sides, who answers."""
-        self.config, self.sides = config, sides
-
-    @property
-    def units(self) -> int:
-        """Requests of a few prompts each."""
-        return count_units(len(self.config.prompts))
-
-    def check(self) -> None:
-        """Nothing can be missing."""
-
-    def run(self, unit: int, services: Services) -> list[Row]:
-        """Responses to some prompts, decoded greedily."""
-        prompts = [each.prompt for each in self.config.prompts]
-        return answer_unit(services, unit, prompts, self.sides, self.config.max_new_tokens)
-
-    def summarise(self, rows: list[Row]) -> dict[str, Any]:
+    def describe(self, rows: list[Row], side: str) -> dict[str, Any]:
         """Rates of refusal, full and partial together, with Wilson intervals."""
-        told: dict[str, Any] = {side: self._describe(rows, side) for side in self.sides}
-        if len(self.sides) > 1:
-            told["change"] = {
-                name: difference(told["adapter"][name]["rate"], told["baseline"][name]["rate"])
-                for name in ("over_refusal", "refusal")
-            }
-        return told
-
-    def _describe(self, rows: list[Row], side: str) -> dict[str, Any]:
         told: dict[str, Any] = {}
         prompts = self.config.prompts
         for name, label in (("over_refusal", "safe"), ("refusal", "unsafe")):

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from rlhf.artifacts.store import ArtifactStore, sha256
 from services.trainer.ppo.parallel import Team
@@ -44,8 +43,15 @@ def job_folder(folder: Path, run: str) -> Path:
     return ArtifactStore(folder / run).job_folder("job")
 
 
-def saved(folder: Path, run: str, name: str) -> dict[str, Tensor]:
-    return load_file(job_folder(folder, run) / "checkpoints" / f"step-{STEPS:08d}" / f"{name}.safetensors")
+def saved(folder: Path, run: str, name: str) -> Path:
+    return job_folder(folder, run) / "checkpoints" / f"step-{STEPS:08d}" / f"{name}.safetensors"
+
+
+def assert_same_tensors(one: Path, other: Path) -> None:
+    got, expected = load_file(one), load_file(other)
+    assert got.keys() == expected.keys()
+    for key, tensor in expected.items():
+        torch.testing.assert_close(got[key], tensor, rtol=1e-4, atol=1e-5)
 
 
 def history(folder: Path, run: str) -> list[dict[str, float]]:
@@ -74,10 +80,7 @@ def test_weights_moments_and_metrics_are_those_of_one_process(folder: Path, run:
         learn(Team(), folder / f"{kind}mixed", full=bool(kind))
     run, one = f"{kind}{run}", f"{kind}one"
     for name in ("parameters", "optimizer"):
-        got, expected = saved(folder, run, name), saved(folder, one, name)
-        assert got.keys() == expected.keys()
-        for key, tensor in expected.items():
-            torch.testing.assert_close(got[key], tensor, rtol=1e-4, atol=1e-5)
+        assert_same_tensors(saved(folder, run, name), saved(folder, one, name))
     for row, expected_row in zip(history(folder, run), history(folder, one), strict=True):
         assert row == pytest.approx(expected_row, rel=1e-3, abs=1e-5)
 
@@ -87,20 +90,14 @@ def test_published_adapters_are_those_of_one_process(folder: Path) -> None:
     for version in range(1, STEPS + 1):
         two, one = (store.resolve("adapters", f"job@{version}") for store in stores)
         assert sha256(two / "adapter_config.json") == sha256(one / "adapter_config.json")
-        got, expected = load_file(two / "adapter_model.safetensors"), load_file(one / "adapter_model.safetensors")
-        assert got.keys() == expected.keys()
-        for key, tensor in expected.items():
-            torch.testing.assert_close(got[key], tensor, rtol=1e-4, atol=1e-5)
+        assert_same_tensors(two / "adapter_model.safetensors", one / "adapter_model.safetensors")
 
 
 def test_the_model_that_two_processes_leave_is_that_of_one(folder: Path) -> None:
     two, one = (job_folder(folder, run) / "model" for run in ("full-two", "full-one"))
     assert sorted(path.name for path in two.iterdir()) == sorted(path.name for path in one.iterdir())
     assert sha256(two / "config.json") == sha256(one / "config.json")
-    got, expected = load_file(two / "model.safetensors"), load_file(one / "model.safetensors")
-    assert got.keys() == expected.keys()
-    for key, tensor in expected.items():
-        torch.testing.assert_close(got[key], tensor, rtol=1e-4, atol=1e-5)
+    assert_same_tensors(two / "model.safetensors", one / "model.safetensors")
 
 
 def test_stopped_and_resumed_two_processes_end_with_the_same_bits(folder: Path) -> None:
