@@ -67,7 +67,7 @@ def test_a_sample_that_cannot_be_scored_has_an_error_in_its_place(client: TestCl
     assert "empty" in results[1]["error"]
     assert "500 tokens" in results[2]["error"]
     assert {results[1]["error_type"], results[2]["error_type"]} == {"scoring"}
-    assert results[0]["score"] == pytest.approx(results[3]["score"])
+    assert results[0]["score"] == pytest.approx(results[3]["score"], abs=1e-5)  # float noise of other paddings
 
 
 def test_a_prompt_that_the_chat_template_refuses_fails_alone(
