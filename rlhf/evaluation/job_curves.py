@@ -91,10 +91,18 @@ _PLOTS: dict[JobKind, tuple[Sequence[Plot], str]] = {
 
 
 def draw(kind: JobKind, rows: Rows, events: Sequence[JobEvent]) -> list[Curve]:
-    """The curves that have a value; watchdog events are marked. Args: kind, of the job; rows, one a step; events."""
+    """The curves that have a value; where a watchdog began to warn is marked.
+
+    Args:
+        kind: of the job.
+        rows: one a step.
+        events: of the job.
+    """
     plots, steps = _PLOTS[kind]
     place = {row.get("step"): index for index, row in enumerate(rows)}
-    alarms = {place[event.data["step"]] for event in events if _of_a_step(event, place)}
+    found = {(event.name, place[event.data["step"]]) for event in events if _of_a_step(event, place)}
+    # One that warns at each of a thousand steps would hide the curve behind a thousand lines.
+    alarms = {index for name, index in found if (name, index - 1) not in found}
     return [_draw(plot, rows, sorted(alarms), steps) for plot in plots if _known(_column(rows, plot.key))]
 
 

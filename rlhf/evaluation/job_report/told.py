@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rlhf.contracts.jobs import JobEvent
@@ -20,18 +20,26 @@ def needs_a_look(event: JobEvent) -> bool:
     return event.kind == "watchdog" or event.level != "info"
 
 
+def group_events(events: Iterable[JobEvent]) -> list[list[JobEvent]]:
+    """Events of one kind and name together, oldest first; groups with an error first, then by their first event."""
+    groups: dict[tuple[str, str], list[JobEvent]] = {}
+    for event in events:
+        groups.setdefault((event.kind, event.name), []).append(event)
+    return sorted(groups.values(), key=lambda group: all(event.level != "error" for event in group))
+
+
+def find_steps(group: Iterable[JobEvent]) -> list[int]:
+    """The steps that events tell."""
+    return [int(step) for event in group if (step := number(event.data.get("step"))) is not None]
+
+
 def collect_warnings(events: Sequence[JobEvent]) -> list[dict[str, Any]]:
     """Watchdogs' findings, warnings and errors: one row a name, by its last event; errors first, then by step."""
-    groups: dict[tuple[str, str], list[JobEvent]] = {}
-    for event in filter(needs_a_look, events):
-        groups.setdefault((event.kind, event.name), []).append(event)
-    ordered = sorted(groups.values(), key=lambda group: all(event.level != "error" for event in group))
-    return [_group(group) for group in ordered]
+    return [_describe(group) for group in group_events(filter(needs_a_look, events))]
 
 
-def _group(group: Sequence[JobEvent]) -> dict[str, Any]:
-    last = group[-1]
-    steps = [int(step) for event in group if (step := number(event.data.get("step"))) is not None]
+def _describe(group: Sequence[JobEvent]) -> dict[str, Any]:
+    last, steps = group[-1], find_steps(group)
     # Lists, such as the outcome of each gate, are for programs; their message has them in words.
     more = {key: value for key, value in last.data.items() if key not in OWN and not isinstance(value, list | dict)}
     told: dict[str, Any] = {"name": last.name, "message": last.message, **more}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -15,6 +16,8 @@ from rlhf.evaluation.job_curves import draw
 from rlhf.evaluation.job_report.page import render_job_report
 from rlhf.evaluation.job_report.records import RecordsUnreadable, read_records
 from rlhf.evaluation.job_report.shelves import TrainerShelf
+from rlhf.evaluation.job_report.told import find_steps, group_events
+from rlhf.evaluation.tables import span
 from services.console.backends import AtBackends, Backends
 from services.console.eventlog import EventLogs
 from services.console.forms import PostedForm
@@ -107,7 +110,7 @@ def _view(request: Request, backends: Backends, job: str) -> dict[str, Any]:
         "job": status,
         "actions": _actions(status.state),
         "curves": draw(status.kind, rows, events),
-        "alerts": [event for event in reversed(events) if event.kind == "watchdog"],
+        "alerts": [_alert(group) for group in group_events(event for event in events if event.kind == "watchdog")],
         "samples": [_sample(event) for event in samples[: -MOST_SAMPLES - 1 : -1]],
         "more_samples": max(0, len(samples) - MOST_SAMPLES),
         "events": told[: -MOST_EVENTS - 1 : -1],
@@ -119,6 +122,12 @@ def _actions(state: JobState) -> list[str]:
     if state.final:
         return []
     return ["resume", "cancel"] if state is JobState.PAUSED else ["pause", "cancel"]
+
+
+def _alert(group: Sequence[JobEvent]) -> dict[str, Any]:
+    """What a watchdog found, by its last event: one may warn at each of a thousand steps."""
+    last, steps = group[-1], find_steps(group)
+    return {"name": last.name, "level": last.level, "message": last.message, "steps": span(steps) if steps else None}
 
 
 def _sample(event: JobEvent) -> dict[str, Any]:

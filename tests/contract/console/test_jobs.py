@@ -64,6 +64,23 @@ def test_a_jobs_page_shows_what_it_learns(browser: TestClient, trainer: TestClie
     assert "<b>Reward</b>" in part
 
 
+def test_a_watchdog_that_warns_at_every_step_is_told_once(
+    browser: TestClient, trainer: TestClient, jobs: JobStore, job: str
+) -> None:
+    tell_story(trainer, jobs, job)
+    for step in (1, 2):
+        data = {"step": step, "value": 0.0, "threshold": 1.0, "hint": "h"}
+        jobs.add_event(job, "watchdog", "warning", "rep", f"seen at {step}", data)
+    page = browser.get(f"/jobs/{job}").text
+    told = re.sub(r"\s+", " ", re.sub("<.*?>", "", page.split('id="alerts"')[1].split("</ul>")[0]))
+    assert "rep step 1–2 (2 ×): seen at 2" in told
+    assert "seen at 1" not in told
+    assert "kl_zero step 2: kl_zero: 0. No update." in told
+    # Of steps 1 and 2, a line where rep began, at the first of the curve's places, and where kl_zero did.
+    reward = page.split("<b>Reward</b>")[1].split("</svg>")[0]
+    assert re.findall(r"watchdog event at step (\d)", reward) == ["0", "1"]
+
+
 def test_events_that_came_since_are_read_once(browser: TestClient, jobs: JobStore, job: str) -> None:
     browser.get(f"/jobs/{job}")
     jobs.add_event(job, "log", "info", "later", "it came later", {})
