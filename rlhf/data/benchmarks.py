@@ -21,7 +21,7 @@ from rlhf.contracts.red_team import RedTeamPrompt
 from rlhf.contracts.reward import RewardSample
 from rlhf.data.formats import read_preferences
 from rlhf.data.prompts import read_prompts
-from rlhf.data.sources import DataError, Row, read_rows
+from rlhf.data.sources import DataError, Row, checked_text, read_rows
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -70,8 +70,17 @@ def _rows(source: str, split: str) -> Iterator[Row]:
     path = Path(source)
     if not path.is_file():
         raise DataError(f"{source} is no file")
+    yield from checked_text(path, _read_table(path))
+
+
+def _read_table(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        yield from csv.DictReader(file)
+        # Of a row with more cells than the head has columns, the rest would stand under None.
+        reader = csv.DictReader(file, restkey="")
+        try:
+            yield from reader
+        except csv.Error as error:
+            raise DataError(f"{path} is no CSV after line {reader.line_num} ({error})") from error
 
 
 def _xstest_prompt(number: int, row: Row) -> XsTestPrompt:

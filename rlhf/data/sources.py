@@ -43,12 +43,20 @@ def read_rows(source: str, *, split: str = "train", limit: int | None = None) ->
 def _read_file(path: Path) -> Iterator[Row]:
     name = path.name.lower()
     if name.endswith((".jsonl", ".jsonl.gz")):
-        return _read_lines(path)
+        return checked_text(path, _read_lines(path))
     if name.endswith(".json"):
-        return _read_array(path)
+        return checked_text(path, _read_array(path))
     if name.endswith(".parquet"):
         return _read_parquet(path)
     raise DataError(f"{path} ends in {path.suffix or 'nothing'}; send .jsonl, .jsonl.gz, .json or .parquet")
+
+
+def checked_text(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows of a text file. Raises DataError where it is not UTF-8."""
+    try:
+        yield from rows
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
 
 
 def _read_lines(path: Path) -> Iterator[Row]:
@@ -58,7 +66,7 @@ def _read_lines(path: Path) -> Iterator[Row]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}, line {number} is no JSON ({error}): {line.strip()[:80]!r}") from error
             yield _object(row, f"{path}, line {number}")
 
@@ -66,7 +74,9 @@ def _read_lines(path: Path) -> Iterator[Row]:
 def _read_array(path: Path) -> Iterator[Row]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON ({error}); a file with an object a line should end in .jsonl") from error
     if not isinstance(rows, list):
         raise DataError(f"{path} holds {type(rows).__name__}; send an array of objects, or .jsonl")

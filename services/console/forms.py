@@ -27,11 +27,19 @@ class Forbidden(ServiceError):
 
 
 @dataclass(frozen=True)
+class File:
+    """One that was uploaded. Attributes: name, as its owner's machine has it; content."""
+
+    name: str
+    content: bytes
+
+
+@dataclass(frozen=True)
 class Upload:
-    """A form with files. Attributes: fields, as read_form's; files, contents by the name of their field."""
+    """A form with files. Attributes: fields, as read_form's; files, by the name of their field, those chosen."""
 
     fields: dict[str, str]
-    files: dict[str, bytes]
+    files: dict[str, list[File]]
 
 
 async def read_form(request: Request) -> dict[str, str]:
@@ -83,16 +91,19 @@ async def read_upload(request: Request) -> Upload:
     parts = list(parsed.iter_parts()) if parsed.is_multipart() else []
     if len(parts) > MOST_FIELDS or any(part.is_multipart() for part in parts):
         raise InvalidInput(f"the form cannot be read; send at most {MOST_FIELDS} fields, none with parts of its own")
-    fields, files = {}, {}
+    fields: dict[str, str] = {}
+    files: dict[str, list[File]] = {}
     for part in parts:
         name = part.get_param("name", "", "content-disposition")
         content = part.get_payload(decode=True)
         if not isinstance(name, str) or not isinstance(content, bytes):
             continue
-        if part.get_filename() is None:
+        filename = part.get_filename()
+        if filename is None:
             fields[name] = content.decode("utf-8", "replace")
-        else:
-            files[name] = content
+        elif filename or content:
+            # An input in which nothing was chosen comes as a file with neither.
+            files.setdefault(name, []).append(File(filename, content))
     return Upload(check_form(request, fields), files)
 
 

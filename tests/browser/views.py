@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 from tests.browser.visits import Site
 
@@ -53,11 +53,13 @@ def submit_wrong(page: Page, site: Site) -> None:
 
 
 def evaluate_wrong(page: Page, site: Site) -> None:
-    """The form of an evaluation, with a gate that is none."""
+    """The form of an evaluation, with a file that is no benchmark's."""
     page.get_by_label("adapter", exact=True).fill(site.adapter)
-    page.get_by_label("gates", exact=True).fill("rep4 is low")
+    page.get_by_label("gates", exact=True).fill("xstest/change/over_refusal <= 0.05")
+    file = FilePayload(name="a.csv", mimeType="text/csv", buffer=b"question\nHi\n")
+    page.get_by_label("XSTest").set_input_files(file)
     page.get_by_role("button", name="Submit the evaluation").click()
-    expect(page.locator("#gates-error")).to_be_visible()
+    expect(page.locator("#xstest-error")).to_be_visible()
 
 
 def open_figures(page: Page, site: Site) -> None:

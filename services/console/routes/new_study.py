@@ -58,7 +58,7 @@ def upload_study(request: Request, upload: PostedUpload, store: AtStore, backend
     try:
         if (made := _made(store, form)) is not None:
             return made
-        given = read_pairs(upload.files.get("file") or b"")
+        given = read_pairs(b"".join(file.content for file in upload.files.get("file", [])))
         pairs = [pair for pair in given if pair.responses[0] != pair.responses[1]]
         return _create(store, backends, form, "upload", Answered(pairs, len(given) - len(pairs)))
     except ServiceError as error:
