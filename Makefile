@@ -71,10 +71,10 @@ bench-%: $(VENV)/.installed-demo
 # One lock an image: every distribution that constraints.txt pins and the image needs, with the hashes of its files.
 LOCKS := api lm console demo evaluation flower build
 LOCK_api := pyproject.toml --extra api
-LOCK_lm := pyproject.toml requirements/lm.in --extra policy --extra reward --extra trainer --no-emit-package torch
+LOCK_lm := pyproject.toml requirements/lm.in --extra policy --extra reward --extra trainer --extra objects --no-emit-package torch
 LOCK_console := pyproject.toml --extra postgresql --no-emit-package psycopg-binary
 LOCK_demo := pyproject.toml --extra driver
-LOCK_evaluation := pyproject.toml --extra api --extra evaluation
+LOCK_evaluation := pyproject.toml --extra api --extra evaluation --extra objects
 LOCK_flower := pyproject.toml --extra flower
 LOCK_build := requirements/build.in
 

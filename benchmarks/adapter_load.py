@@ -39,7 +39,7 @@ def main() -> int:
         store = ArtifactStore(Path(folder))
         for version in range(1, options.repeats + 1):
             store.publish("adapters", "bench", version, lambda to, seed=version: write_adapter(model, to, seed))
-        engine = load_engine(PolicySettings(model=model, store=Path(folder)))
+        engine = load_engine(PolicySettings(model=model), store)
         engine.start()
         runs = [measure(engine, f"bench@{version}") for version in range(1, options.repeats + 1)]
         engine.stop()

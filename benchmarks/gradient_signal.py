@@ -84,6 +84,7 @@ def sample(source: str, rows: Sequence[Any]) -> Any:
     """Base-model responses with the rubric's scores, as one experience batch."""
     import numpy as np
 
+    from rlhf.artifacts.store import ArtifactStore
     from rlhf.contracts.policy import SamplingParams
     from rlhf.demo.preset import conversation
     from rlhf.demo.rubric import score
@@ -93,7 +94,8 @@ def sample(source: str, rows: Sequence[Any]) -> Any:
     from services.policy.settings import PolicySettings
     from services.trainer.experience.batch import ExperienceBatch
 
-    engine = load_engine(PolicySettings(model=source, max_batch_rows=8 * SAMPLES))
+    settings = PolicySettings(model=source, max_batch_rows=8 * SAMPLES)
+    engine = load_engine(settings, ArtifactStore(settings.store))
     engine.start()
     sampling = SamplingParams(max_new_tokens=40, temperature=0.7, n=SAMPLES, seed=0)
     ids = [encode_prompt(engine.base.tokenizer, conversation(row)) for row in rows]

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faulting.journal import Journal, read_journal
-from rlhf.artifacts.store import ArtifactStore, sha256
+from rlhf.artifacts.folders import sha256
+from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.jobs import JobStatus, PpoJobConfig
 from services.trainer.jobs.series import read_series
 

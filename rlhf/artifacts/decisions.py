@@ -12,12 +12,14 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from rlhf.artifacts.store import VERSION_PATTERN, ArtifactStore, write_durably
+from rlhf.artifacts.folders import write_durably
+from rlhf.artifacts.store import VERSION_PATTERN, ArtifactStore
 from rlhf.contracts.base import Contract
 from rlhf.contracts.errors import Conflict, NotFound
 
 FOLDER = "decisions"
 LATEST = "latest"
+CURE = "delete it, and evaluate that version again"
 
 
 class Decision(Contract):
@@ -30,20 +32,34 @@ class Decision(Contract):
 
 
 def decide(store: ArtifactStore, job: str, decision: Decision) -> None:
-    """Records a decision, in the place of an earlier one on the same version; durable when this returns."""
-    folder = _folder(store, job)
+    """Records a decision, in the place of an earlier one on the same version; durable when this returns.
+
+    Raises:
+        RemoteAway: it is recorded here, and not in the remote copy; decide again.
+    """
+    folder, name = _folder(store, job), f"{decision.version}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    write_durably(folder / f"{decision.version}.json", decision.model_dump_json(indent=1).encode() + b"\n")
+    text = decision.model_dump_json(indent=1).encode() + b"\n"
+    write_durably(folder / name, text)
+    if store.remote is not None:
+        store.remote.put(f"adapters/{job}/{FOLDER}/{name}", text)
 
 
 def read_decisions(store: ArtifactStore, job: str) -> list[Decision]:
-    """What was decided so far, by version.
+    """What was decided so far, by version; where nothing was decided here, what the remote copy knows.
 
     Raises:
         Conflict: a file cannot be read; names it.
+        RemoteAway: the remote copy cannot be asked.
     """
-    paths = [path for path in _folder(store, job).glob("*.json") if re.fullmatch(VERSION_PATTERN, path.stem)]
-    return [_read(path) for path in sorted(paths, key=lambda path: int(path.stem))]
+    folder = _folder(store, job)
+    if folder.is_dir() or store.remote is None:
+        texts = {str(path): _bytes(path) for path in folder.glob("*.json")}
+    else:
+        found = store.remote.read_all(f"adapters/{job}/{FOLDER}")
+        texts = {f"{store.remote.url}/adapters/{job}/{FOLDER}/{name}": text for name, text in found.items()}
+    versions = {path: int(version) for path in texts if (version := _version(path)) is not None}
+    return [_read(path, texts[path]) for path in sorted(versions, key=lambda path: versions[path])]
 
 
 def exact_ref(store: ArtifactStore, ref: str) -> str:
@@ -52,6 +68,7 @@ def exact_ref(store: ArtifactStore, ref: str) -> str:
     Raises:
         NotFound: no version was accepted; says what was decided on the newest, or that nothing was.
         Conflict: a decision cannot be read.
+        RemoteAway: the remote copy cannot be asked.
     """
     job, _, version = ref.partition("@")
     if version != LATEST:
@@ -78,8 +95,21 @@ def _folder(store: ArtifactStore, job: str) -> Path:
     return store.published("adapters", job) / FOLDER
 
 
-def _read(path: Path) -> Decision:
+def _version(path: str) -> str | None:
+    name = path.rpartition("/")[2]
+    version = name.removesuffix(".json")
+    return version if name.endswith(".json") and re.fullmatch(VERSION_PATTERN, version) else None
+
+
+def _bytes(path: Path) -> bytes:
     try:
-        return Decision.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise Conflict(f"{path} cannot be read ({error}); delete it, and evaluate that version again") from error
+        return path.read_bytes()
+    except OSError as error:
+        raise Conflict(f"{path} cannot be read ({error}); {CURE}") from error
+
+
+def _read(path: str, text: bytes) -> Decision:
+    try:
+        return Decision.model_validate_json(text)
+    except ValidationError as error:
+        raise Conflict(f"{path} cannot be read ({error}); {CURE}") from error

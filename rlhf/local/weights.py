@@ -17,7 +17,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from rlhf.artifacts.store import sha256, verify_manifest, write_manifest
+from rlhf.artifacts.folders import sha256, verify_manifest, write_manifest
 from rlhf.contracts.errors import Conflict
 from rlhf.local.processes import run_tool
 from rlhf.local.signals import StopSignals

@@ -58,7 +58,20 @@ def read_key(path: Path, setting: str) -> SecretStr:
     return SecretStr(key)
 
 
-class TorchSettings(BaseSettings):
+class StoreSettings(BaseSettings):
+    """Where published versions lie."""
+
+    model_config = SettingsConfigDict(env_prefix="RLHF_", extra="ignore")
+
+    store: Path = Field(Path("runs/store"), description="root of the artifact store, shared by all processes")
+    store_remote: str | None = Field(
+        None,
+        description="s3://BUCKET/PREFIX, gs://..., az://... or file:///FOLDER: learner and evaluator copy there what "
+        "they publish, and policy and reward take from there what their store lacks, so that they need not share it",
+    )
+
+
+class TorchSettings(StoreSettings):
     """Settings of every process that computes with torch."""
 
     model_config = SettingsConfigDict(env_prefix="RLHF_", extra="ignore")
@@ -67,4 +80,3 @@ class TorchSettings(BaseSettings):
     device: Device = Field("cpu", description="where tensors live")
     dtype: Dtype = Field("float32", description="of the base model's weights; what is trained stays float32")
     threads: int = Field(0, ge=0, le=1024, description="torch threads; 0 leaves torch's own choice")
-    store: Path = Field(Path("runs/store"), description="root of the artifact store, shared by all processes")

@@ -26,31 +26,31 @@ T = TypeVar("T")
 ASK_AGAIN_SECONDS = 1.0
 
 
-def load_backend(settings: PolicySettings) -> Backend:
-    """Makes a backend that is not started yet.
+def load_backend(settings: PolicySettings, store: ArtifactStore) -> Backend:
+    """Makes a backend that is not started yet. Args: settings; store, of published adapters.
 
     Raises:
         OSError, ValueError: the model cannot be loaded or served; says why.
         ServiceError: the server behind a remote backend cannot be reached, or is of another kind.
     """
     if settings.backend == "embedded":
-        return load_engine(settings)
-    return _load_tgi(settings) if settings.backend == "tgi" else _load_vllm(settings)
+        return load_engine(settings, store)
+    return _load_tgi(settings, store) if settings.backend == "tgi" else _load_vllm(settings, store)
 
 
-def load_engine(settings: PolicySettings) -> Engine:
-    """Loads the model and makes an engine that is not started yet.
+def load_engine(settings: PolicySettings, store: ArtifactStore) -> Engine:
+    """Loads the model and makes an engine that is not started yet. Args: settings; store, of published adapters.
 
     Raises:
         OSError, ValueError: the model cannot be loaded or served; says why.
     """
     base = load_language_model(settings.model, device=settings.device, dtype=settings.dtype)
     forward, places = build_forward(base, packed=settings.packed_weights)
-    library = AdapterLibrary(ArtifactStore(settings.store), places, settings.adapter_memory_mib * 2**20)
+    library = AdapterLibrary(store, places, settings.adapter_memory_mib * 2**20)
     return Engine(base, forward, library, _limits(settings), threads=settings.threads)
 
 
-def _load_tgi(settings: PolicySettings) -> tgi.TgiBackend:
+def _load_tgi(settings: PolicySettings, store: ArtifactStore) -> tgi.TgiBackend:
     base, model_type = load_text_model(settings.model)
     address = _address(settings)
     facts, longest = _ask(address, settings.backend_start_s, lambda server: tgi.ask_facts(server, model_type))
@@ -60,12 +60,12 @@ def _load_tgi(settings: PolicySettings) -> tgi.TgiBackend:
         facts,
         _limits(settings),
         Server(address),
-        store=ArtifactStore(settings.store),
+        store=store,
         adapter_name=settings.backend_adapter_name,
     )
 
 
-def _load_vllm(settings: PolicySettings) -> vllm.VllmBackend:
+def _load_vllm(settings: PolicySettings, store: ArtifactStore) -> vllm.VllmBackend:
     base, model_type = load_text_model(settings.model)
     address = _address(settings)
     facts, longest, model = _ask(
@@ -77,7 +77,7 @@ def _load_vllm(settings: PolicySettings) -> vllm.VllmBackend:
         _limits(settings),
         Server(address),
         model=model,
-        store=ArtifactStore(settings.store),
+        store=store,
         store_there=settings.backend_store,
         adapter_name=settings.backend_adapter_name,
         most_adapters=settings.backend_max_adapters,

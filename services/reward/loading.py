@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlhf.artifacts.store import ArtifactStore
+from rlhf.artifacts.store import SERVING_PATIENCE_S, open_store
 from rlhf.lm.loading import load_language_model
 from services.reward.library import Library
 from services.reward.panels.loading import load_panels
@@ -14,10 +14,10 @@ def load_scorer(settings: RewardSettings) -> Scorer:
     """Loads the backbone and makes a scorer that is not started yet.
 
     Raises:
-        OSError, ValueError: the backbone or a panel cannot be loaded; says why.
+        OSError, ValueError: the backbone or a panel cannot be loaded, or the store's remote copy is none; says why.
     """
     base = load_language_model(settings.model, device=settings.device, dtype=settings.dtype)
-    store = ArtifactStore(settings.store)
+    store = open_store(settings.store, settings.store_remote, patience_s=SERVING_PATIENCE_S)
     library = Library(
         store,
         base,

@@ -7,13 +7,13 @@ from typing import Self
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from rlhf.serving.panels import PanelSettings
-from rlhf.serving.settings import Device, Dtype, ServiceSettings
+from rlhf.serving.settings import Device, Dtype, ServiceSettings, StoreSettings
 
 
-class TrainerSettings(BaseSettings):
+class TrainerSettings(StoreSettings):
     """What every trainer process needs: Redis, the artifact store, and the times that all of them must agree on."""
 
     model_config = SettingsConfigDict(env_prefix="RLHF_", extra="ignore")
@@ -24,7 +24,6 @@ class TrainerSettings(BaseSettings):
     redis_password_file: Path | None = Field(
         None, description="file with the password of Redis, for a redis_url that holds none"
     )
-    store: Path = Field(Path("runs/store"), description="root of the artifact store, shared by all processes")
     lease_s: float = Field(
         15.0, gt=0, le=3600, description="seconds after which a worker that stopped renewing counts as dead"
     )

@@ -88,7 +88,7 @@ def test_a_bundle_that_is_a_pickle_is_not_loaded(stack: Stack, reward: httpx.Cli
     script = """
 import pickle, shutil, sys
 from pathlib import Path
-from rlhf.artifacts.store import write_manifest
+from rlhf.artifacts.folders import write_manifest
 class Evil:
     def __reduce__(self):
         return (Path.touch, (Path("/tmp/unpickled"),))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from fastapi import Request
 
 from rlhf.artifacts.decisions import exact_ref
-from rlhf.artifacts.store import ArtifactStore
 
 
 def named_adapter(request: Request, ref: str | None) -> str | None:
@@ -14,5 +13,6 @@ def named_adapter(request: Request, ref: str | None) -> str | None:
     Raises:
         NotFound: no version of the job was accepted.
         Conflict: a decision cannot be read.
+        RemoteAway: the store's remote copy cannot be asked.
     """
-    return None if ref is None else exact_ref(ArtifactStore(request.app.state.settings.store), ref)
+    return None if ref is None else exact_ref(request.app.state.store, ref)

@@ -13,7 +13,8 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from rlhf.artifacts.decisions import exact_ref
-from rlhf.artifacts.store import ArtifactStore, write_durably
+from rlhf.artifacts.folders import write_durably
+from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.errors import Conflict, InvalidInput, NotFound
 from rlhf.contracts.evaluation import EvaluationJobConfig, Measurements
 from rlhf.contracts.jobs import AnyJobConfig, JobStatus, PpoJobConfig

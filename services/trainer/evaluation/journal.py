@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rlhf.artifacts.store import write_durably
+from rlhf.artifacts.folders import write_durably
 from services.trainer.evaluation.section import Row
 
 FOLDER = "evaluation"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from rlhf.artifacts.store import write_durably
+from rlhf.artifacts.folders import write_durably
 from rlhf.contracts.errors import NotFound
 from rlhf.contracts.jobs import JobRecord
 from services.trainer.jobs.connection import REDIS_OUTAGES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import Celery
 
 from rlhf.artifacts.decisions import Decision, decide, read_decisions
-from rlhf.artifacts.store import write_durably
+from rlhf.artifacts.folders import write_durably
 from rlhf.contracts.evaluation import EvaluationJobConfig
 from rlhf.contracts.jobs import PpoJobConfig
 from services.trainer.evaluation.plan import total_units

@@ -20,7 +20,8 @@ from celery import Celery
 from celery.exceptions import Reject
 from redis import Redis
 
-from rlhf.artifacts.store import ArtifactStore
+from rlhf.artifacts.remote import RemoteAway
+from rlhf.artifacts.store import TRAINING_PATIENCE_S, ArtifactStore, open_store
 from rlhf.contracts.errors import ServiceError
 from rlhf.contracts.jobs import JobState, PpoJobConfig
 from rlhf.contracts.rollout import RolloutTask
@@ -162,7 +163,7 @@ def run_job(learner: Learner, job: str, lease: Lease) -> str:
         except JobCancelled as stop:
             jobs.finish(job, JobState.CANCELLED, str(stop), lease.token)
             return "cancelled"
-        except ServicesFailed as stop:
+        except (ServicesFailed, RemoteAway) as stop:
             log.warning("job paused", extra={"job": job, "reason": str(stop)})
             jobs.pause(job, lease.token, f"{stop}; {CURE}")
             return "paused"
@@ -228,8 +229,8 @@ def _call_entry_point(learner: Learner, job: str, lease: Lease) -> None:
     training = learner.settings if isinstance(learner.settings, LearnerSettings) else None
     look_s = ROLLOUT_LOOK_S if training is None else training.rollout_look_s
     collector = Collector(stream, send, alive, look_s=look_s, block_ms=BLOCK_MS)
-    store, curves = ArtifactStore(learner.settings.store), training is not None
-    handle = JobHandle(job, learner.jobs, store, lease, collector, learner.stopping, curves=curves)
+    store = open_store(learner.settings.store, learner.settings.store_remote, patience_s=TRAINING_PATIENCE_S)
+    handle = JobHandle(job, learner.jobs, store, lease, collector, learner.stopping, curves=training is not None)
     with closing(handle):
         _run(learner, handle)
 

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlhf.artifacts.store import sync_folder, verify_manifest, write_manifest
+from rlhf.artifacts.folders import sync_folder, verify_manifest, write_manifest
 from rlhf.contracts.errors import Conflict
 from services.trainer.ppo.parallel import placed_like, whole_by_name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from rlhf.artifacts.store import make_folder
+from rlhf.artifacts.folders import make_folder
 from rlhf.contracts.jobs import PpoJobConfig
 from services.trainer.jobs.handle import JobHandle
 from services.trainer.ppo.actor import Actor

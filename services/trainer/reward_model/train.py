@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.artifacts.store import write_durably
+from rlhf.artifacts.folders import write_durably
 from rlhf.contracts.errors import InvalidInput
 from rlhf.contracts.jobs import RewardModelJobConfig
 from rlhf.evaluation.preferences import pairwise_accuracy, preference_nll

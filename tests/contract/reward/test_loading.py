@@ -15,7 +15,8 @@ import torch
 from fastapi.testclient import TestClient
 from safetensors.torch import load, save_file
 
-from rlhf.artifacts.store import ArtifactStore, sha256, write_manifest
+from rlhf.artifacts.folders import sha256, write_manifest
+from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.errors import ErrorBody
 from rlhf.lm.ensemble_bundle import BundleCandidate
 from services.reward.app import create_app

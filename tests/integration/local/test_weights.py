@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from rlhf.artifacts.store import write_manifest
+from rlhf.artifacts.folders import write_manifest
 from rlhf.local import weights
 from rlhf.local.weights import FOLDER, WeightsUnavailable, default_cache, ensure_smollm2
 

@@ -28,7 +28,7 @@ TOKENS, TAU = 12, 0.7
 
 @contextmanager
 def serving(model: Path, store: ArtifactStore) -> Iterator[Engine]:
-    engine = load_engine(PolicySettings(model=str(model), store=store.root, threads=1))
+    engine = load_engine(PolicySettings(model=str(model), threads=1), store)
     engine.start()
     try:
         yield engine

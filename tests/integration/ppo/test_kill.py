@@ -18,8 +18,9 @@ import pytest
 from redis import Redis
 from safetensors.torch import load_file
 
+from rlhf.artifacts.folders import sha256
 from rlhf.artifacts.replaced import WEIGHTS, replaces_weights
-from rlhf.artifacts.store import ArtifactStore, sha256
+from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.jobs import FullConfig, PpoJobConfig
 from rlhf.contracts.rollout import RolloutTask
 from rlhf.lm.loading import LanguageModel

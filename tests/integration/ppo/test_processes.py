@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlhf.artifacts.store import ArtifactStore, sha256
+from rlhf.artifacts.folders import sha256
+from rlhf.artifacts.store import ArtifactStore
 from services.trainer.ppo.parallel import Team
 from tests.integration.ppo.member import CASES, STEPS, be_member, gradients, learn
 

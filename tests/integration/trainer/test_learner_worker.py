@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -58,6 +59,25 @@ def test_a_failing_job_says_why_and_the_worker_goes_on(
     assert names(api, job) == ["queued", "running", "about_to_fail", "failed"]
     assert 'raise ValueError(\\"broken on purpose\\")' in worker.log.read_text(), "the traceback is in the log"
     assert until(submit("count", steps=1), "succeeded", "failed")["state"] == "succeeded"
+
+
+def test_a_job_pauses_while_the_stores_copy_cannot_be_written_and_goes_on(
+    start: Start, api: TestClient, submit: Submit, until: Until, tmp_path: Path
+) -> None:
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    start("learner", RLHF_STORE_REMOTE=f"file://{bucket}").ready()
+    (bucket / "adapters").write_text("no folder")
+    job = submit("train", steps=2)
+    reason = until(job, "paused", "failed", "succeeded")["reason"]
+    assert reason.startswith(f"file://{bucket} cannot be reached for adapters/{job}/1 (")
+    assert reason.endswith("then resume the job: nothing is lost, and what failed is asked for again")
+    (bucket / "adapters").unlink()
+    api.post(f"/jobs/{job}/resume")
+    assert until(job, "succeeded", "failed")["attempts"] == 2
+    there = {str(path.relative_to(bucket / "adapters" / job)) for path in (bucket / "adapters" / job).rglob("*.json")}
+    versions = {f"{version}/{name}" for version in (1, 2) for name in ("a.json", "manifest.json")}
+    assert there == versions | {"decisions/2.json"}, "the versions, and that the last is accepted"
 
 
 def test_a_running_job_is_cancelled(start: Start, api: TestClient, submit: Submit, until: Until) -> None:

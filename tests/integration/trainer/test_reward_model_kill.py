@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from rlhf.artifacts.store import ArtifactStore, sha256
+from rlhf.artifacts.folders import sha256
+from rlhf.artifacts.store import ArtifactStore
 from services.trainer.jobs.series import read_series
 from tests.integration.trainer.conftest import Worker, wait_for
 from tests.tiny_models import save_tiny_llama

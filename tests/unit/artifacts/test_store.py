@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from rlhf.artifacts.store import ArtifactStore, sha256
+from rlhf.artifacts.folders import sha256
+from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.errors import Conflict, InvalidInput, NotFound
 
 
@@ -92,7 +93,7 @@ def test_a_store_that_cannot_be_read_is_a_conflict(store: ArtifactStore, monkeyp
     def refuse(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("rlhf.artifacts.store.sha256", refuse)
+    monkeypatch.setattr("rlhf.artifacts.folders.sha256", refuse)
     with pytest.raises(Conflict, match=r"rm@1 cannot be read .*Permission denied"):
         store.resolve("reward_models", "rm@1")
 

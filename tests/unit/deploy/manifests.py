@@ -20,7 +20,11 @@ DOCUMENTED = "documented"
 """The kustomization that docs/kubernetes.md shows: managed Redis and PostgreSQL, own registry, own storage class."""
 GPU_BOX = "gpu-box"
 """One node with several GPUs and no KEDA: the overlay gpu with the components for that."""
-VARIANTS = (*OVERLAYS, GPU_BOX, DOCUMENTED)
+OBJECT_STORE = "object-store"
+"""The overlay gpu with what is published in an object store."""
+COMPONENTS = {GPU_BOX: ("one-node", "several-gpus", "without-keda"), OBJECT_STORE: ("object-store",)}
+"""Of the variants that are the overlay gpu with some."""
+VARIANTS = (*OVERLAYS, *COMPONENTS, DOCUMENTED)
 KUBECTL = Path(sys.executable).with_name("kubectl")
 Manifest = dict[str, Any]
 
@@ -29,10 +33,8 @@ Manifest = dict[str, Any]
 def render(variant: str) -> tuple[Manifest, ...]:
     if variant in OVERLAYS:
         return kustomize(K8S / "overlays" / variant)
-    if variant == GPU_BOX:
-        components = ", ".join(
-            f"../deploy/k8s/components/{name}" for name in ("one-node", "several-gpus", "without-keda")
-        )
+    if variant in COMPONENTS:
+        components = ", ".join(f"../deploy/k8s/components/{name}" for name in COMPONENTS[variant])
         text = f"resources: [../deploy/k8s/overlays/gpu]\ncomponents: [{components}]\n"
     else:
         document = (ROOT / "docs" / "kubernetes.md").read_text()

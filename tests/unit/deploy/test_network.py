@@ -44,6 +44,13 @@ COMMON = NAMES | FRONT | METRICS | ASKING | PAGES | WEIGHTS
         ("cpu", COMMON | REDIS),
         ("gpu", COMMON | REDIS),
         ("gpu-box", (COMMON | REDIS) - {"keda > redis:6379"}),
+        (
+            "object-store",
+            COMMON
+            | REDIS
+            | {f"{name} > internet:443" for name in ("policy", "reward", "learner", "evaluation")}
+            | {"policy > dns:53", "reward > dns:53"},
+        ),
         ("vllm", COMMON | REDIS | {"policy > vllm:8000", "policy > dns:53", "prometheus > vllm:8000"}),
         (
             "documented",

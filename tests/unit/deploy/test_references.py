@@ -15,6 +15,7 @@ from services.reward.settings import RewardSettings
 from services.trainer.settings import ApiSettings, EvaluationSettings, LearnerSettings, RolloutSettings
 from tests.unit.deploy.flows import selects
 from tests.unit.deploy.manifests import (
+    OBJECT_STORE,
     ROOT,
     VARIANTS,
     environment,
@@ -41,8 +42,11 @@ SECRETS = {
     "console-database": "console_database_password",
     "vllm-key": "vllm_key",
     "hub-token": "hf_token",
+    "object-store": "secret_access_key",
 }
 """What docs/kubernetes.md creates: secret and key."""
+COPYING = ("policy", "reward", "learner", "evaluation")
+"""Who reads or writes the object store."""
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
@@ -81,6 +85,8 @@ def test_variables_that_are_not_ours_are_those_of_vllm_the_hub_and_uvicorn(varia
         "weights": "HF_HUB_OFFLINE|HF_TOKEN",
         "console": "FORWARDED_ALLOW_IPS",
     }
+    if variant == OBJECT_STORE:
+        foreign |= dict.fromkeys(COPYING, r"AWS_\w+")
     for one in workloads(variant):
         for container in one.containers:
             others = [name for name in environment(variant, container) if not name.startswith("RLHF_")]
@@ -119,6 +125,8 @@ def test_the_docs_create_every_secret() -> None:
 def test_volumes_exist_and_are_mounted(variant: str) -> None:
     claims = {claim["metadata"]["name"] for claim in of_kind(render(variant), "PersistentVolumeClaim")}
     writers = {"store": {"trainer-api", "learner", "evaluation"}, "models": {"weights"}, "data": {"redis", "console"}}
+    if variant == OBJECT_STORE:
+        writers["store"] |= {"policy", "reward"}  # each its own
     for one in workloads(variant):
         for volume in one.pod["volumes"]:
             assert "persistentVolumeClaim" not in volume or volume["persistentVolumeClaim"]["claimName"] in claims
@@ -129,6 +137,16 @@ def test_volumes_exist_and_are_mounted(variant: str) -> None:
         for mount in mounts:
             if mount["name"] in writers:
                 assert mount.get("readOnly", False) == (one.name not in writers[mount["name"]])
+
+
+def test_with_an_object_store_policy_and_reward_share_no_folder_with_the_trainer() -> None:
+    for name in ("policy", "reward", "trainer-api", "learner", "evaluation"):
+        one = workload(OBJECT_STORE, name)
+        (store,) = [volume for volume in one.pod["volumes"] if volume["name"] == "store"]
+        assert ("emptyDir" in store) == (name in ("policy", "reward"))
+        given = environment(OBJECT_STORE, one.main)
+        assert given.get("RLHF_STORE_REMOTE") == ("s3://rlhf/store" if name in COPYING else None)
+        assert given.get("AWS_SECRET_ACCESS_KEY") == ("object-store/secret_access_key" if name in COPYING else None)
 
 
 @every_variant

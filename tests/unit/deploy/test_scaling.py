@@ -91,6 +91,7 @@ def test_gpus_are_asked_for_where_they_are(variant: str) -> None:
             "cpu": {},
             "gpu": one_each,
             "gpu-box": one_each | {"learner": 4},
+            "object-store": one_each,
             "documented": one_each,
             "vllm": {"vllm": 1, "reward": 1, "learner": 1},
         }[variant]

@@ -6,7 +6,8 @@ from pathlib import Path
 import peft
 import torch
 
-from rlhf.artifacts.store import MANIFEST, ArtifactStore, write_manifest
+from rlhf.artifacts.folders import MANIFEST, write_manifest
+from rlhf.artifacts.store import ArtifactStore
 from rlhf.lm.loading import load_language_model
 
 

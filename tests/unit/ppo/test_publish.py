@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from rlhf.artifacts.store import sha256, verify_manifest
+from rlhf.artifacts.folders import sha256, verify_manifest
 from rlhf.contracts.rollout import RolloutTask
 from rlhf.lm.loading import LanguageModel
 from services.trainer.experience.batch import ExperienceBatch

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import rlhf.artifacts.store as store_module
+import rlhf.artifacts.folders as folders_module
 import services.trainer.ppo.checkpoint as checkpoint_module
-from rlhf.artifacts.store import sha256, write_manifest
+from rlhf.artifacts.folders import sha256, write_manifest
 from rlhf.contracts.errors import Conflict
 from rlhf.contracts.rollout import RolloutTask
 from rlhf.lm.loading import LanguageModel
@@ -130,7 +130,7 @@ def test_interrupted_anywhere_it_ends_the_same(
     assert_same_end(job, attempt(job), undisturbed)
 
 
-@pytest.mark.parametrize("module", [store_module, checkpoint_module], ids=["adapter", "checkpoint"])
+@pytest.mark.parametrize("module", [folders_module, checkpoint_module], ids=["adapter", "checkpoint"])
 def test_interrupted_while_writing_it_ends_the_same(
     module: ModuleType, undisturbed: tuple[FragileJob, PpoLearner], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

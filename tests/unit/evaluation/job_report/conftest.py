@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from rlhf.artifacts.store import ArtifactStore, write_durably
+from rlhf.artifacts.folders import write_durably
+from rlhf.artifacts.store import ArtifactStore
 from rlhf.contracts.jobs import JobConfig, JobEvent, JobRecord, JobStatus
 from rlhf.evaluation.job_report.page import render_job_report
 from rlhf.evaluation.job_report.records import read_records
