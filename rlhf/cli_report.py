@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,10 +46,9 @@ def run_report(options: argparse.Namespace, _: StopSignals, console: Console) ->
     else:
         records = _from_stack(options) if folder is None else _from_folder(folder)
         path = options.output or (Path(f"{records.job}.html") if folder is None else folder / "report.html")
-        try:
-            write_page(render_job_report(records), path)
-        except OSError as error:
-            raise RequestFailed(f"cannot write {path}: {error}; name another with -o") from error
+        page = render_job_report(records)
+        with _writing(path):
+            write_page(page, path)
     console.say(str(path))
 
 
@@ -76,8 +77,14 @@ def _render_demo(source: Path, path: Path) -> None:
         raise RequestFailed(
             f"cannot read {source}: {error}; `rlhf demo` writes it at its end; `rlhf report JOB` asks a running stack"
         ) from error
-    try:
+    with _writing(path):
         render(report, path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise RequestFailed(f"cannot write {path}: {error}; name another with -o") from error
 
