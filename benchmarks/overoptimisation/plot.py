@@ -14,7 +14,8 @@ from rlhf.evaluation.charts import label, nice_ticks
 Result = Mapping[str, Any]
 
 WIDTH, PANEL, LEFT, RIGHT, TOP, BOTTOM = 760, 300, 56, 16, 34, 44
-LEGEND = 26
+LEGEND_ROW = 20
+LEGEND = 26 + LEGEND_ROW
 COLOURS = {"single": "#b3261e", "mean": "#1f5fd0", "penalised": "#17703f"}
 DASHES = ("none", "7 3", "2 3", "9 3 2 3", "1 4")
 """By seed, in order; a sixth begins again."""
@@ -114,16 +115,18 @@ def _run(result: Result, axes: _Axes, key: str, dash: str) -> Iterator[Markup]:
 
 
 def _legend(results: Sequence[Result]) -> Iterator[Markup]:
-    x = float(LEFT)
-    entries = [(VARIANTS[name].label, COLOURS[name], "none") for name in dict.fromkeys(r["variant"] for r in results)]
+    """Two rows: colours, and dashes."""
     seeds = sorted({result["seed"] for result in results})
-    entries += [(f"seed {seed}", "#556170", DASHES[i % len(DASHES)]) for i, seed in enumerate(seeds)]
-    for text, colour, dash in entries:
-        yield Markup(
-            '<line class="run" stroke="{}" stroke-dasharray="{}" x1="{:.1f}" x2="{:.1f}" y1="16" y2="16"/>'
-        ).format(colour, dash, x, x + 24)
-        yield _text("", x + 29, 20, text)
-        x += 45 + 6.4 * len(text)
+    variants = [(VARIANTS[name].label, COLOURS[name], "none") for name in dict.fromkeys(r["variant"] for r in results)]
+    dashes = [(f"seed {seed}", "#556170", DASHES[i % len(DASHES)]) for i, seed in enumerate(seeds)]
+    for row, entries in enumerate((variants, dashes)):
+        x, y = float(LEFT), 16 + LEGEND_ROW * row
+        for text, colour, dash in entries:
+            yield Markup(
+                '<line class="run" stroke="{}" stroke-dasharray="{}" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>'
+            ).format(colour, dash, x, x + 24, y, y)
+            yield _text("", x + 29, y + 4, text)
+            x += 45 + 6.4 * len(text)
 
 
 def _line(name: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
