@@ -14,6 +14,7 @@ Values = Sequence[float | None]
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 24, 36
 MOST_DOTS = 64  # longer series are drawn as a line alone
+MOST_BELOW = 0.2  # of the way between two ticks: what reaches less below the lower one has no tick under it
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,10 @@ def _frame(
     reach += [*include, *((band.low, band.high) if band else ()), *(() if reference is None else (reference,))]
     low = min(reach) if floor is None else max(min(reach), floor)
     ticks = nice_ticks(low, max(reach))
+    step = ticks[1] - ticks[0]
+    if len(ticks) > 2 and ticks[1] - low < MOST_BELOW * step:
+        # A KL of -0.02 beside one of 5 must not push all else up by a whole tick.
+        return _Frame(len(values), low - 0.1 * step, ticks[-1]), ticks[1:]
     return _Frame(len(values), ticks[0], ticks[-1]), ticks
 
 

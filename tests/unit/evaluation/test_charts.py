@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from rlhf.evaluation.charts import label, line_chart, nice_ticks
@@ -53,3 +55,13 @@ def test_values_below_the_floor_are_hollow_dots_at_the_edge() -> None:
 )
 def test_ticks_are_round_and_enclose(low: float, high: float, ticks: list[float]) -> None:
     assert nice_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_a_value_just_below_a_tick_has_no_tick_under_it() -> None:
+    # Ticks 2 apart: -0.3 is 0.15 of the way from 0 to -2; the axis ends a tenth of it lower, at -0.5.
+    svg = line_chart([-0.3, 5.0, 8.0], title="KL", unit="nats")
+    assert re.findall(r'class="tick y"[^>]*>([^<]+)<', svg) == ["0", "2", "4", "6", "8"]
+    # HEIGHT - BOTTOM = 174 is -0.5 and TOP = 24 is 8: 150 / 8.5 = 17.647 a nat.
+    ys = [float(y) for y in re.findall(r'class="hit" cx="[^"]*" cy="([^"]*)"', svg)]
+    assert ys == [round(174 - 0.2 * 17.647, 1), round(174 - 5.5 * 17.647, 1), 24.0]
+    assert re.findall(r'class="tick y"[^>]*>([^<]+)<', line_chart([-1.0, 8.0], title="KL", unit="nats"))[0] == "−2"
