@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 
 from rlhf.clients.policy import PolicyClient
 from rlhf.contracts.evaluation import BbqConfig, XsTestConfig
+from rlhf.contracts.figures import SIDES
 from rlhf.contracts.reward import RewardRequest
 from rlhf.data.benchmarks import read_bbq, read_xstest
 from services.trainer.evaluation.asking import Services
@@ -34,7 +35,7 @@ from services.trainer.evaluation.bbq import Bbq
 from services.trainer.evaluation.safety import XsTest
 from services.trainer.evaluation.section import Section
 
-BASE = "base"
+ADAPTER, BASE = SIDES
 
 
 def main() -> int:
@@ -42,7 +43,7 @@ def main() -> int:
     options = make_parser().parse_args()
     sides: dict[str, str | None] = {BASE: None}
     if options.adapter is not None:
-        sides["adapter"] = options.adapter
+        sides[ADAPTER] = options.adapter
     limit = options.limit
     prompts = read_xstest(str(options.folder / "xstest" / "xstest_prompts.csv"), limit=limit)
     questions = read_bbq([str(options.folder / "bbq")], limit=limit)
