@@ -19,6 +19,7 @@ from rlhf.contracts.errors import Conflict, NotFound
 
 FOLDER = "decisions"
 LATEST = "latest"
+NAME = re.compile(rf"(?:{VERSION_PATTERN})\.json")
 CURE = "delete it, and evaluate that version again"
 
 
@@ -54,12 +55,13 @@ def read_decisions(store: ArtifactStore, job: str) -> list[Decision]:
     """
     folder = _folder(store, job)
     if folder.is_dir() or store.remote is None:
-        texts = {str(path): _bytes(path) for path in folder.glob("*.json")}
+        paths = [path for path in folder.glob("*.json") if NAME.fullmatch(path.name)]
+        place, texts = str(folder), {path.name: _bytes(path) for path in paths}
     else:
-        found = store.remote.read_all(f"adapters/{job}/{FOLDER}")
-        texts = {f"{store.remote.url}/adapters/{job}/{FOLDER}/{name}": text for name, text in found.items()}
-    versions = {path: int(version) for path in texts if (version := _version(path)) is not None}
-    return [_read(path, texts[path]) for path in sorted(versions, key=lambda path: versions[path])]
+        key = f"adapters/{job}/{FOLDER}"
+        place, found = f"{store.remote.url}/{key}", store.remote.read_all(key)
+        texts = {name: text for name, text in found.items() if NAME.fullmatch(name)}
+    return [_read(f"{place}/{name}", texts[name]) for name in sorted(texts, key=lambda name: int(name[:-5]))]
 
 
 def exact_ref(store: ArtifactStore, ref: str) -> str:
@@ -73,11 +75,12 @@ def exact_ref(store: ArtifactStore, ref: str) -> str:
     job, _, version = ref.partition("@")
     if version != LATEST:
         return ref
-    decisions, there = read_decisions(store, job), store.versions("adapters", job)
-    accepted = [each.version for each in decisions if each.state == "accepted" and each.version in there]
-    if accepted:
-        return f"{job}@{max(accepted)}"
-    raise NotFound(f"no version of {job} has passed its gates: {_why_none(job, decisions, there)}")
+    decisions = read_decisions(store, job)
+    for each in reversed(decisions):
+        if each.state == "accepted" and store.has("adapters", job, each.version):
+            return f"{job}@{each.version}"
+    why = _why_none(job, decisions, store.versions("adapters", job))
+    raise NotFound(f"no version of {job} has passed its gates: {why}")
 
 
 def _why_none(job: str, decisions: list[Decision], there: list[int]) -> str:
@@ -93,12 +96,6 @@ def _why_none(job: str, decisions: list[Decision], there: list[int]) -> str:
 
 def _folder(store: ArtifactStore, job: str) -> Path:
     return store.published("adapters", job) / FOLDER
-
-
-def _version(path: str) -> str | None:
-    name = path.rpartition("/")[2]
-    version = name.removesuffix(".json")
-    return version if name.endswith(".json") and re.fullmatch(VERSION_PATTERN, version) else None
 
 
 def _bytes(path: Path) -> bytes:

@@ -104,8 +104,11 @@ class RemoteCopy:
             objects = self._obstore.list_with_delimiter(self._objects, key)["objects"]
             paths = [str(each["path"]) for each in objects]
             found = {PurePosixPath(path).name: bytes(self._obstore.get(self._objects, path).bytes()) for path in paths}
+        now = time.monotonic()
         with self._lock:
-            self._read[key] = time.monotonic(), found
+            # Without what is no longer fresh: a client may ask for any number of jobs.
+            self._read = {name: read for name, read in self._read.items() if now - read[0] < FRESH_S}
+            self._read[key] = now, found
         return found
 
     def below(self, key: str) -> list[str]:

@@ -70,10 +70,8 @@ class ArtifactStore:
         name, at, version = ref.partition("@")
         if not at or not re.fullmatch("[0-9]{1,9}", version):
             raise InvalidInput(f"{ref!r} is not a reference; write `job@version`, such as `ppo-1a2b3c4d@3`")
-        folder = self._folder(kind, name, int(version))
-        if not folder.is_dir():
-            folder = self._pull(kind, name, int(version)) or folder
-        if not folder.is_dir():
+        folder = self._here(kind, name, int(version)) or self._pull(kind, name, int(version))
+        if folder is None:
             newest = max(self.versions(kind, name), default=None)
             known = f"its newest version is {name}@{newest}" if newest is not None else f"nothing is named {name}"
             raise NotFound(f"{kind} {ref} does not exist; {known}")
@@ -105,6 +103,10 @@ class ArtifactStore:
             found |= set(self.remote.below(f"{kind}/{name}"))
         return sorted(int(each) for each in found if re.fullmatch(VERSION_PATTERN, each))
 
+    def has(self, kind: ArtifactKind, name: str, version: int) -> bool:
+        """Whether a version can be had; the remote copy is asked only where it is not here. Raises RemoteAway."""
+        return self._here(kind, name, version) is not None or version in self.versions(kind, name)
+
     def refs(self, kind: ArtifactKind) -> list[str]:
         """Every `name@version`, by name and then by version. Folders that follow another grammar are no artifacts.
 
@@ -130,11 +132,19 @@ class ArtifactStore:
     def _folder(self, kind: ArtifactKind, name: str, version: int) -> Path:
         return self.published(kind, name) / str(version)
 
+    def _pulled(self, kind: ArtifactKind, name: str, version: int) -> Path:
+        return self.root / PULLED / kind / name / str(version)
+
+    def _here(self, kind: ArtifactKind, name: str, version: int) -> Path | None:
+        """The folder of a version that was published here or pulled before."""
+        folders = self._folder(kind, name, version), self._pulled(kind, name, version)
+        return next((folder for folder in folders if folder.is_dir()), None)
+
     def _pull(self, kind: ArtifactKind, name: str, version: int) -> Path | None:
-        """The folder of a version that the remote copy has, or had when it was pulled; None without one."""
-        folder = self.root / PULLED / kind / name / str(version)
-        if self.remote is None or folder.is_dir():
-            return folder
+        """The folder of a version that the remote copy has; None without one."""
+        if self.remote is None:
+            return None
+        folder = self._pulled(kind, name, version)
         try:
             self.remote.download(f"{kind}/{name}/{version}", folder)
         except NotFound:

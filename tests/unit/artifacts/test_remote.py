@@ -161,6 +161,20 @@ def test_a_server_knows_what_was_decided(
     assert exact_ref(server, "ppo-1@latest") == exact_ref(trainer, "ppo-1@latest") == "ppo-1@1"
 
 
+def test_what_was_pulled_is_latest_without_a_look_at_the_copy(
+    trainer: ArtifactStore, server: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(trainer, 1)
+    decide(trainer, "ppo-1", Decision(version=1, state="accepted", evaluation=None))
+    server.resolve("adapters", exact_ref(server, "ppo-1@latest"))
+
+    def refuse(_: RemoteCopy, key: str) -> list[str]:
+        raise AssertionError(f"{key} is listed, which each request for job@latest would wait for")
+
+    monkeypatch.setattr(RemoteCopy, "below", refuse)
+    assert exact_ref(server, "ppo-1@latest") == "ppo-1@1"
+
+
 def test_a_copy_that_cannot_be_written_is_told_and_what_is_here_stays(trainer: ArtifactStore, bucket: Path) -> None:
     publish(trainer, 1)
     bucket.rename(bucket.with_name("gone"))
